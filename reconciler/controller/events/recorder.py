@@ -7,12 +7,11 @@ in time is dropped and counted.
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
-from reconciler.clock import format_utc
 from reconciler.controller.events.correlator import EventCorrelator, EventSeries, PodEvent
+from reconciler.controller.events.event_object import MAX_TIMEOUT_S, event_body, write_event
 from reconciler.controller.events.rules import EventRules
 from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.controller.runtime import Runtime
@@ -20,12 +19,10 @@ from reconciler.errors import (
     AuthorizerNotReady,
     Forbidden,
     KubeError,
-    NotFound,
     NotLeaderError,
     ProtocolError,
 )
 from reconciler.kube.api import Kube
-from reconciler.kube.decoding import resource
 from reconciler.kube.status_errors import is_terminating
 from reconciler.leadership.api import WriteFence
 from reconciler.net.circuit_breaker import CircuitBreaker
@@ -35,17 +32,8 @@ log = structlog.get_logger()
 CAPACITY = 256
 """Most Events that wait: about one second of requests once the API server is reachable again."""
 
-MAX_TIMEOUT_S = 5.0
-"""Longest wait for one response."""
-
 NOT_READY_S = 1.0
 """Time between two tries while the API server's authorizer is not ready; later Events wait."""
-
-MAX_NAME_PREFIX = 220
-"""Characters of the pod's name, so that the Event's name fits into 253."""
-
-EVENTS = resource("events", group="", version="v1", partial=True, decode=lambda _: None)
-"""core/v1, the form that `kubectl describe` reads; the responses are not decoded."""
 
 
 @dataclass(slots=True)
@@ -139,8 +127,7 @@ class EventRecorder:
         try:
             if not self._fence.may_write(self._timeout_s):
                 raise NotLeaderError("only the leader records Events")
-            if not series.name or not await self._update(series):
-                await self._create(series)
+            await self._write(series)
         except Forbidden as error:
             self.stats.forbidden += 1
             if not is_terminating(error) and self._log_dedup.should_log(
@@ -152,57 +139,35 @@ class EventRecorder:
         except (KubeError, ProtocolError, NotLeaderError):
             self.stats.dropped += 1
 
-    async def _update(self, series: EventSeries) -> bool:
-        """Update the count; return False if the Event is gone (it lives for an hour)."""
-        body = {"count": series.count, "lastTimestamp": format_utc(series.last_s)}
-        try:
-            await self._kube.patch(
-                EVENTS,
-                series.pod.namespace,
-                series.name,
-                body,
-                limit_s=self._timeout_s,
-                permit=self._fence.check,
-            )
-        except NotFound:
-            return False
-        self.stats.updated += 1
-        return True
-
-    async def _create(self, series: EventSeries) -> None:
-        series.name = ""
-        # Source: client-go record/event.go: the object's name and a timestamp in nanoseconds.
-        stem = series.pod.name[:MAX_NAME_PREFIX].rstrip("-.")
-        name = f"{stem}.{round(float(self._clock.wall()) * 1e9):x}"
-        body = _body(series, name, component=self._component, instance=self._fence.term)
-        await self._kube.create(
-            EVENTS, series.pod.namespace, body, limit_s=self._timeout_s, permit=self._fence.check
-        )
-        series.name = name
-        self.stats.created += 1
-
-
-def _body(series: EventSeries, name: str, *, component: str, instance: str) -> dict[str, Any]:
-    pod, event = series.pod, series.event
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": name, "namespace": pod.namespace},
-        "involvedObject": {
+    async def _write(self, series: EventSeries) -> None:
+        pod = series.pod
+        involved = {
             "apiVersion": "v1",
             "kind": "Pod",
             "namespace": pod.namespace,
             "name": pod.name,
             "uid": pod.uid,
             "resourceVersion": pod.version,
-        },
-        "type": event.type,
-        "reason": event.reason,
-        "message": event.message,
-        "count": series.count,
-        "firstTimestamp": format_utc(series.first_s),
-        "lastTimestamp": format_utc(series.last_s),
-        "source": {"component": component},
-        "reportingComponent": component,
-        "reportingInstance": instance,
-    }
+        }
+        body = event_body(
+            involved,
+            series.event,
+            count=series.count,
+            first_s=series.first_s,
+            last_s=series.last_s,
+            component=self._component,
+            instance=self._fence.term,
+        )
+        name = await write_event(
+            self._kube,
+            body,
+            series.name,
+            now_s=self._clock.wall(),
+            limit_s=self._timeout_s,
+            permit=self._fence.check,
+        )
+        if name == series.name:
+            self.stats.updated += 1
+        else:
+            series.name = name
+            self.stats.created += 1

@@ -8,15 +8,15 @@ client-go's leader election records its Events on the Lease, too.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
-from reconciler.clock import LONG_AGO, EpochTime, Instant, format_utc
+from reconciler.clock import LONG_AGO, EpochTime, Instant
 from reconciler.controller.events.correlator import cut_text
-from reconciler.controller.events.recorder import EVENTS, MAX_TIMEOUT_S
+from reconciler.controller.events.event_object import MAX_TIMEOUT_S, event_body, write_event
+from reconciler.controller.events.rules import EventMessage
 from reconciler.controller.runtime import Runtime
-from reconciler.errors import Forbidden, KubeError, NotFound, ProtocolError
+from reconciler.errors import Forbidden, KubeError, ProtocolError
 from reconciler.kube.api import Kube
 from reconciler.net.circuit_breaker import CircuitBreaker
 
@@ -116,55 +116,30 @@ class ReplicaReport:
         namespace = self._reporter.namespace
         series.count += 1
         try:
-            if not series.name or not await self._updated(series):
-                await self._create(reason, series)
+            await self._write(reason, series)
         except Forbidden as error:
             if self._log_dedup.should_log("events_forbidden", namespace):
                 log.warning("events_forbidden", namespace=namespace, error=str(error))
         except (KubeError, ProtocolError):
             series.sent_at = self._clock.monotonic() - REPEAT_S + CHANGED_S
 
-    async def _updated(self, series: _Series) -> bool:
-        """Count a repetition; False if the Event is gone."""
-        body = {
-            "count": series.count,
-            "lastTimestamp": format_utc(self._clock.wall()),
-            "message": cut_text(series.message),
+    async def _write(self, reason: str, series: _Series) -> None:
+        me, now_s = self._reporter, self._clock.wall()
+        involved = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "namespace": me.namespace,
+            "name": me.lease,
         }
-        try:
-            await self._kube.patch(
-                EVENTS, self._reporter.namespace, series.name, body, limit_s=MAX_TIMEOUT_S
-            )
-        except NotFound:
-            return False
-        return True
-
-    async def _create(self, reason: str, series: _Series) -> None:
-        series.name = ""
-        name = f"{self._reporter.lease}.{round(float(self._clock.wall()) * 1e9):x}"
-        body = self._body(reason, series, name)
-        await self._kube.create(EVENTS, self._reporter.namespace, body, limit_s=MAX_TIMEOUT_S)
-        series.name = name
-
-    def _body(self, reason: str, series: _Series, name: str) -> dict[str, Any]:
-        me = self._reporter
-        return {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": name, "namespace": me.namespace},
-            "involvedObject": {
-                "apiVersion": "coordination.k8s.io/v1",
-                "kind": "Lease",
-                "namespace": me.namespace,
-                "name": me.lease,
-            },
-            "type": "Warning",
-            "reason": reason,
-            "message": cut_text(series.message),
-            "count": series.count,
-            "firstTimestamp": format_utc(series.first_s),
-            "lastTimestamp": format_utc(self._clock.wall()),
-            "source": {"component": me.component},
-            "reportingComponent": me.component,
-            "reportingInstance": me.replica,
-        }
+        body = event_body(
+            involved,
+            EventMessage("Warning", reason, cut_text(series.message)),
+            count=series.count,
+            first_s=series.first_s,
+            last_s=now_s,
+            component=me.component,
+            instance=me.replica,
+        )
+        series.name = await write_event(
+            self._kube, body, series.name, now_s=now_s, limit_s=MAX_TIMEOUT_S
+        )
