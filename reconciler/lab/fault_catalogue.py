@@ -41,25 +41,28 @@ class Fault(StrEnum):
     ISSUER_SHORT_TTL = "issuer-short-ttl", "tokens have a shorter life than usual", 1.0
     ISSUER_REFUSAL = "issuer-refusal", "the issuer refuses the client's credentials"
     ISSUER_CLOCK_STEP = "issuer-clock-step", "the issuer's clock steps"
+    ISSUER_WRONG_DATE = "issuer-wrong-date", "the issuer's Date header is wrong"
+    ISSUER_WRONG_EXPIRES_IN = (
+        "issuer-wrong-expires-in",
+        "the expires_in of answers is wrong or absent",
+    )
+    ISSUER_CACHE = "issuer-cache", "the issuer answers with the same token for a while"
+    ISSUER_CORRUPT = "issuer-corrupt", "the issuer's tokens are cut off"
+    ISSUER_NODE_BEHIND = "issuer-node-behind", "one of two issuer nodes has a clock that is behind"
     ROTATE_STATIC_TOKEN = "rotate-static-token", "the token files get another static token"
 
     API_OUTAGE = "api-outage", "the Kubernetes API cannot be reached", 0.1
     API_RESTART = "api-restart", "the Kubernetes API restarts, and answers 403 at first"
     API_ERRORS = "api-errors", "a share of the requests to the Kubernetes API fails"
-    API_SLOW = (
-        "api-slow",
-        "each answer of the Kubernetes API takes up to a second longer",
-        0.5,
-        False,
-    )
+    API_SLOW = "api-slow", "each answer of the Kubernetes API takes up to a second longer", 0.5
     API_THROTTLE = (
         "api-throttle",
         "the Kubernetes API answers every second request with 429",
         0.5,
-        False,
     )
     WATCH_SILENCE = "watch-silence", "the controllers' watches stay open and send nothing", 0.5
-    WATCH_CLOSE = "watch-close", "the controllers' watches are closed", 0.0, False
+    WATCH_CLOSE = "watch-close", "the controllers' watches are closed", 0.0
+    WATCH_BURSTS = "watch-bursts", "the controllers' watches deliver their events in bursts"
     WATCH_RESET = "watch-reset", "the controllers' watches are reset again and again"
     COMPACTION = "compaction", "the controllers' watches are reset and their history is gone", 0.0
     RESTORE_STORE = "restore-store", "the API server's store is restored to an earlier state"
@@ -74,9 +77,19 @@ class Fault(StrEnum):
     PLATFORM_PARTIAL_OUTAGE = "platform-partial-outage", "requests about some projects fail"
     PLATFORM_EMPTY_LISTS = "platform-empty-lists", "the platform's list of sessions is empty"
 
+    PLATFORM_SLOW = "platform-slow", "the platform's API takes seconds for each answer"
+    PLATFORM_LOST_ROWS = "platform-lost-rows", "the platform's lists lack some sessions"
+    PLATFORM_NOT_FOUND_ONCE = "platform-not-found-once", "a look-up finds nothing, once a session"
+
     DELETE_SECRET = "delete-secret", "a part of the sessions' Secrets are deleted", 0.0
     STALE_SECRET = "stale-secret", "an older token is written into a part of the Secrets", 0.0
     STRIP_ANNOTATIONS = "strip-annotations", "a client removes our annotations from Secrets"
+    OVERWRITE_LOOP = "overwrite-loop", "a loop of another client writes older tokens"
+    FORGE_ANNOTATIONS = "forge-annotations", "a tenant writes our annotations, with a late expiry"
+    REFRESH_COMMANDS = "refresh-commands", "an operator requests refreshes of many sessions"
+    PAUSE_COMMANDS = "pause-commands", "an operator pauses sessions and resumes them"
+    ROLLOUT = "rollout", "the leading controller ends as in a rollout"
+    SCALE_DOWN = "scale-down", "all controllers but the leader end as in a rollout"
     POD_CHURN = "pod-churn", "a few pods change every second"
     NEW_SESSIONS = "new-sessions", "a quarter as many new sessions begin", 0.0, False
     RESTART_SESSION = (

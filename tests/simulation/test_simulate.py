@@ -117,11 +117,18 @@ def test_the_logs_configuration_comes_back() -> None:
 class Bench:
     """A core with the checkers, and writes that no correct controller makes."""
 
-    def __init__(self, *, confirmed: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        confirmed: bool = True,
+        disbelieves: Callable[[str, str], bool] = lambda agent, token: False,
+    ) -> None:
         clock = VirtualClock(asyncio.get_running_loop())
         self.journal = EventLog(clock, MARKS)
         self.core = Core(clock)
-        checker = SecretChecker(NAMES, self.journal, ENDS_S.get, lambda key, project: confirmed)
+        checker = SecretChecker(
+            NAMES, self.journal, ENDS_S.get, lambda key, project: confirmed, disbelieves
+        )
         self.core.on_commit.append(checker.commit)
         direct = InProcessKube(self.core, clock, caller=US, latency_s=1.0)
         self.kube = CheckedKube(direct, NAMES, self.journal)
@@ -180,6 +187,16 @@ def test_an_expiry_may_move_back_over_somebody_elses_token() -> None:
         bench.write("jwt-a")
 
     assert judge(case) == []
+
+
+def test_an_expiry_may_move_back_if_the_writer_has_only_got_shorter_lives() -> None:
+    async def main() -> list[str]:
+        bench = Bench(disbelieves=lambda agent, token: token == "jwt-b")
+        bench.write("jwt-b")
+        bench.write("jwt-a")
+        return bench.broken()
+
+    assert run_virtual(main()) == []
 
 
 def test_a_first_fill_without_confirmation_is_seen() -> None:

@@ -16,6 +16,7 @@ from reconciler.lab.apiserver.write_log import RESTORER, Commit, WriteLog
 from reconciler.lab.demo.leader_terms import leader_terms, writes_without_leadership
 from reconciler.lab.simulation.event_log import EventLog
 from reconciler.naming import Names, SessionKey
+from reconciler.tokens.source import MIN_CYCLE_S, STANDBY_FRACTION
 
 ONE_FENCE = "one_open_fence"
 NO_WRITE_WITHOUT_LEADERSHIP = "no_write_without_leadership"
@@ -37,13 +38,17 @@ ANSWERED_S = 60.0
 """Changes by other clients that are this much older than the window may cause writes in it."""
 
 CONTESTED_S = 4.0
-"""Shortest mean time between two writes of a session that other clients always change."""
+"""Shortest mean time between two writes of a session that other clients always change, except the
+first ones: a short window has the repairs before the back-off has grown."""
 
 MINUTE_S = 60.0
 
 REQUESTS_A_MINUTE = 40
 """Allowed requests of one process to one endpoint in a minute: one probe in 2 s while it is
-unreachable, and a few more after starts and refused requests."""
+unreachable, and a few more after starts and refused requests; standby tokens come in addition."""
+
+SHORTER = 3.0
+"""An issuer may issue tokens with a life that is shorter by this factor than its usual one."""
 
 TRIES = 40
 """Allowed attempts to write one object in a window, before `TRY_S` adds more. A back-off of at most
@@ -115,7 +120,7 @@ class WriteBudgetChecker:
         ours.append(now_at)
         since_at = now_at - window_s - ANSWERED_S
         others = len(_since(self._others[key], since_at)) + len(_since(self._common, since_at))
-        extra = min(others, window_s / CONTESTED_S)
+        extra = min(others, max(WRITES, window_s / CONTESTED_S))
         # A touch follows its write, and is repeated once.
         allowed = WRITES + extra * (2 if what == "touch" else 1)
         if len(ours) > allowed:
@@ -137,7 +142,8 @@ class EndpointBudgetChecker:
 
     def asked(self, process: str, endpoint: str) -> None:
         """Count a request to an endpoint, such as a token request."""
-        self._count((process, endpoint), REQUESTS_A_MINUTE, MINUTE_S)
+        standby = MINUTE_S / max(MIN_CYCLE_S, STANDBY_FRACTION * self._life_s() / SHORTER)
+        self._count((process, endpoint), REQUESTS_A_MINUTE + standby, MINUTE_S)
 
     def tried(self, process: str, what: str) -> None:
         """Count an attempt to write an object, with any result."""

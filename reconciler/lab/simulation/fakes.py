@@ -38,13 +38,18 @@ MARKS: tuple[str, ...] = (
 """Texts in every token, plain and in base64 as in a Secret's `data`."""
 
 
+ExpiresIn = Callable[[float], float | None]
+"""The remaining life of a token, seconds -> the `expires_in` of the answer."""
+
+
 class VirtualIssuer:
     """Issues unsigned tokens by its own clock, and knows the expiry of each.
 
     Validators use the issuer's clock, as the platform does.
 
-    Attributes that may be set at any time: `unreachable`, `refusing`, `slow_s`, `ttl_s`, and
-    `step_s`, the sum of the steps of its clock.
+    Attributes that may be set at any time: `unreachable`, `refusing`, `slow_s`, `ttl_s`, `corrupt`,
+    `expires_in` (the answer's value for a remaining life), `behind_s` (how far the clock of one of
+    two nodes is behind), those of the arguments, and `step_s`, the sum of the steps of its clock.
 
     Args:
         sends_date: Whether its answers have a Date header, which is `date_off_s` ahead.
@@ -67,18 +72,21 @@ class VirtualIssuer:
         self.slow_s = 0.0
         self.issued_total = 0
         self.step_s = 0.0
+        self.corrupt = False
+        self.expires_in: ExpiresIn = math.floor
+        self.behind_s = 0.0
+        self.sends_date = sends_date
+        self.date_off_s = date_off_s
+        self.cached_s = cached_s
         self._clock = clock
         self._random = random
-        self._sends_date = sends_date
-        self._date_off_s = date_off_s
-        self._cached_s = cached_s
         self._cached = ""
         self._lives: dict[str, tuple[EpochTime, EpochTime]] = {}
 
     @property
     def is_failing(self) -> bool:
         """Whether no client gets a token."""
-        return self.unreachable or self.refusing or self.slow_s >= TIMEOUT_S
+        return self.unreachable or self.refusing or self.corrupt or self.slow_s >= TIMEOUT_S
 
     def now_s(self) -> EpochTime:
         """Return the time of the issuer and of every validator, epoch seconds."""
@@ -98,7 +106,7 @@ class VirtualIssuer:
     def issue_cached(self) -> str:
         """Return the token in the issuer's cache, or a new one."""
         known = self._lives.get(self._cached)
-        if known is None or not 0.0 <= self.now_s() - known[0] < self._cached_s:
+        if known is None or not 0.0 <= self.now_s() - known[0] < self.cached_s:
             self._cached = self.issue()
         return self._cached
 
@@ -130,14 +138,19 @@ class VirtualIssuer:
             if self.slow_s >= TIMEOUT_S:
                 raise IssuerUnavailable("token request: no answer", reason="timeout")
         self.issued_total += 1
-        token, date_s = self.issue_cached(), EpochTime(math.floor(self.now_s() + self._date_off_s))
+        token, date_s = self._answer(), EpochTime(math.floor(self.now_s() + self.date_off_s))
         return TokenResponse(
-            token,
+            token[: len(token) // 2] if self.corrupt else token,
             sent_at=sent_at,
             received_at=clock.monotonic(),
-            expires_in_s=math.floor(self.remaining_s(token)),
-            date_s=date_s if self._sends_date else None,
+            expires_in_s=None if self.corrupt else self.expires_in(self.remaining_s(token)),
+            date_s=date_s if self.sends_date else None,
         )
+
+    def _answer(self) -> str:
+        if self.behind_s and self.issued_total % 2:
+            return self.issue(remaining_s=self.ttl_s - self.behind_s)
+        return self.issue_cached()
 
 
 class StaticTokens:
@@ -195,6 +208,12 @@ class FakePlatformState:
     unreachable: bool = False
     empty: bool = False
     failing: frozenset[str] = frozenset()
+    slow_s: float = 0.0
+    lost: float = 0.0
+    """Part of the sessions that each list lacks."""
+    forgets_once: bool = False
+    """Whether the first look-up of each session finds nothing."""
+    forgotten: set[str] = field(default_factory=set)
     on_answer: list[Callable[[str, str | None, frozenset[str]], None]] = field(default_factory=list)
     """Called with each answer: the process that sent the request, the session or None for a list,
     and the IDs in the answer."""
@@ -274,6 +293,8 @@ class VirtualPlatform:
             for session in self._state.running.values()
             if project is None or session.project_id == project
         ]
+        if self._state.lost:
+            found = [session for session in found if self._rand(0.0, 1.0) >= self._state.lost]
         self._answered(None, found)
         on_page(named := [self._named(session) for session in found])
         return _listing(named)
@@ -283,6 +304,9 @@ class VirtualPlatform:
         self._budget.looked_up(self._process, session_id)
         await self._reach(project or "", RequestKind.SINGLE)
         session = self._state.known.get(session_id)
+        if self._state.forgets_once and session_id not in self._state.forgotten:
+            self._state.forgotten.add(session_id)
+            session = None
         self._answered(session_id, [] if session is None else [session])
         return None if session is None else self._named(session)
 
@@ -293,7 +317,7 @@ class VirtualPlatform:
     async def _reach(self, project: str, kind: RequestKind = RequestKind.LIST) -> None:
         async with self._limiter.turn(kind):
             with self._budget.in_flight(self._process, "platform", PLATFORM_PARALLEL):
-                await asyncio.sleep(self._rand(0.005, 0.05))
+                await asyncio.sleep(self._rand(0.005, 0.05) + self._state.slow_s)
             if self._state.unreachable or project in self._state.failing:
                 error = PlatformUnavailable("the platform answered 503", status=503)
                 self.breaker.failed(error, part=project)

@@ -15,11 +15,13 @@ from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.conditions import OFF_S, PROPAGATION_S, Conditions
 from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.scenario import (
+    DETECTION_S,
     FATAL,
     LONGEST_S,
     OF_ISSUER,
     RATE,
     RECOVERY_S,
+    SLACK_S,
     TTL_S,
     Scenario,
     SessionKind,
@@ -32,6 +34,8 @@ MOVES: dict[Port, tuple[Fault, ...]] = {
     "kube": (
         Fault.API_RESTART,
         Fault.API_ERRORS,
+        Fault.API_SLOW,
+        Fault.API_THROTTLE,
         Fault.COMPACTION,
         Fault.RESTORE_STORE,
         Fault.NAMESPACE_SLOW,
@@ -42,12 +46,21 @@ MOVES: dict[Port, tuple[Fault, ...]] = {
         Fault.ISSUER_SLOW,
         Fault.ISSUER_SHORT_TTL,
         Fault.ISSUER_REFUSAL,
+        Fault.ISSUER_WRONG_DATE,
+        Fault.ISSUER_WRONG_EXPIRES_IN,
+        Fault.ISSUER_CACHE,
+        Fault.ISSUER_CORRUPT,
+        Fault.ISSUER_NODE_BEHIND,
     ),
     "platform": (
         Fault.PLATFORM_OUTAGE,
         Fault.PLATFORM_PARTIAL_OUTAGE,
         Fault.PLATFORM_EMPTY_LISTS,
+        Fault.PLATFORM_SLOW,
+        Fault.PLATFORM_LOST_ROWS,
+        Fault.PLATFORM_NOT_FOUND_ONCE,
         Fault.STALE_SECRET,
+        Fault.OVERWRITE_LOOP,
     ),
     "clock": (Fault.CLOCK_STEP, Fault.ISSUER_CLOCK_STEP),
     "network": (
@@ -55,6 +68,8 @@ MOVES: dict[Port, tuple[Fault, ...]] = {
         Fault.PARTITION_LEADER,
         Fault.WATCH_RESET,
         Fault.WATCH_SILENCE,
+        Fault.WATCH_CLOSE,
+        Fault.WATCH_BURSTS,
         Fault.NAMESPACE_HANG,
     ),
     "process": (
@@ -62,9 +77,16 @@ MOVES: dict[Port, tuple[Fault, ...]] = {
         Fault.KILL_LEADER,
         Fault.FREEZE_LEADER,
         Fault.STALL_LEADER,
+        Fault.ROLLOUT,
+        Fault.SCALE_DOWN,
     ),
-    "tenant": (Fault.DELETE_SECRET, Fault.POD_CHURN),
-    "operator": (Fault.ROTATE_STATIC_TOKEN, Fault.STRIP_ANNOTATIONS),
+    "tenant": (Fault.DELETE_SECRET, Fault.POD_CHURN, Fault.FORGE_ANNOTATIONS),
+    "operator": (
+        Fault.ROTATE_STATIC_TOKEN,
+        Fault.STRIP_ANNOTATIONS,
+        Fault.REFRESH_COMMANDS,
+        Fault.PAUSE_COMMANDS,
+    ),
 }
 """The moves of each port."""
 
@@ -82,6 +104,28 @@ KINDS = tuple(itertools.chain(*MOVES.values()))
 PAIRS: tuple[Pair, ...] = tuple(
     (first, second) for first in KINDS for second in KINDS if _is_possible((first, second))
 )
+
+LONGEST = LONGEST_S | {
+    Fault.API_SLOW: 300.0,
+    Fault.API_THROTTLE: 120.0,
+    Fault.WATCH_CLOSE: 120.0,
+    Fault.WATCH_BURSTS: 300.0,
+    Fault.ISSUER_WRONG_DATE: 600.0,
+    Fault.ISSUER_WRONG_EXPIRES_IN: 600.0,
+    Fault.ISSUER_CACHE: 600.0,
+    Fault.ISSUER_CORRUPT: SLACK_S - DETECTION_S,
+    Fault.ISSUER_NODE_BEHIND: 600.0,
+    Fault.PLATFORM_SLOW: 600.0,
+    Fault.PLATFORM_LOST_ROWS: 600.0,
+    Fault.PLATFORM_NOT_FOUND_ONCE: 300.0,
+    Fault.OVERWRITE_LOOP: 600.0,
+    Fault.FORGE_ANNOTATIONS: 1.0,
+    Fault.REFRESH_COMMANDS: 60.0,
+    Fault.PAUSE_COMMANDS: SLACK_S - DETECTION_S,
+    Fault.ROLLOUT: 60.0,
+    Fault.SCALE_DOWN: 300.0,
+}
+"""Longest length of each move for tokens of `TTL_S`; those that write once have no length."""
 
 TTLS_S = (20.0, 60.0, 300.0, 900.0, 900.0, 900.0, 3600.0, 86_400.0)
 """Lives of tokens; most often the platform's."""
@@ -195,7 +239,7 @@ def _draw_moves(random: Random, pair: Pair, conditions: Conditions) -> tuple[Mov
 
 def _draw_move(random: Random, kind: Fault, at_s: float, conditions: Conditions) -> Move:
     # Short ones are as frequent as long ones: most of a sentence must not be excused.
-    length_s = LONGEST_S[kind] * _scale(conditions.ttl_s) * random.random() ** 2
+    length_s = LONGEST[kind] * _scale(conditions.ttl_s) * random.random() ** 2
     if kind in FATAL and random.random() < FATAL_CHANCE:
         length_s = random.uniform(1.0, 1.5) * min(conditions.ttl_s, LONG_S)
     return Move(

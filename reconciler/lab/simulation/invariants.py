@@ -75,15 +75,23 @@ class SecretChecker:
 
     Args:
         confirmed: Called at our first token and our first confirmation in a Secret.
+        disbelieves: Whether the writer with this user agent has only seen tokens with a shorter
+            life than this one's: it takes the annotation of such an expiry for false.
     """
 
     def __init__(
-        self, names: Names, event_log: EventLog, expiry: Expiry, confirmed: Confirmed
+        self,
+        names: Names,
+        event_log: EventLog,
+        expiry: Expiry,
+        confirmed: Confirmed,
+        disbelieves: Callable[[str, str], bool] = lambda agent, token: False,
     ) -> None:
         self._names = names
         self._event_log = event_log
         self._expiry = expiry
         self._confirmed = confirmed
+        self._disbelieves = disbelieves
         self._states: dict[str, _SecretState] = {}
         self._history: dict[tuple[str, str], _SecretState] = {}
         """Each state by UID and version, for a restore of the store."""
@@ -122,7 +130,7 @@ class SecretChecker:
         value = value_of(commit.object, self._names)
         ours = commit.user == US
         if ours:
-            self._check_ours(commit.object, account, value)
+            self._check_ours(commit, account, value)
         annotated = self._names.expires_at in metadata.get("annotations", {})
         account.vouched = annotated and (ours or (account.vouched and value == account.value))
         if value != account.value:
@@ -132,13 +140,14 @@ class SecretChecker:
             account.expires_s = self._ends(value) if comparable else LONG_AGO
         self._history[place] = replace(account)
 
-    def _check_ours(self, secret: Object, account: _SecretState, value: str) -> None:
-        metadata = secret["metadata"]
+    def _check_ours(self, commit: Commit, account: _SecretState, value: str) -> None:
+        metadata = commit.object["metadata"]
         name = f"{metadata['namespace']}/{metadata['name']}"
         annotations = metadata.get("annotations", {})
         if value != account.value:
             expires_s = self._ends(value)
-            if account.ours and expires_s < account.expires_s:
+            is_earlier = account.ours and expires_s < account.expires_s
+            if is_earlier and not self._disbelieves(commit.caller.agent, account.value):
                 back_s = account.expires_s - expires_s
                 self._event_log.add_violation(
                     MONOTONIC_EXPIRY, f"{name}: {back_s:g} s earlier than before"

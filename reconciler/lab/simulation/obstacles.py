@@ -40,19 +40,41 @@ WATCH_BREAKING = frozenset(
     {Fault.WATCH_RESET, Fault.COMPACTION, Fault.API_ERRORS, Fault.API_RESTART}
 )
 
-BLIND = WATCH_BREAKING | {Fault.WATCH_SILENCE, Fault.ISSUER_CLOCK_STEP}
+BLIND = WATCH_BREAKING | {
+    Fault.WATCH_SILENCE,
+    Fault.WATCH_CLOSE,
+    Fault.WATCH_BURSTS,
+    Fault.API_THROTTLE,
+    Fault.API_SLOW,
+    Fault.ISSUER_CLOCK_STEP,
+}
 """Moves in which a new pod, or a changed Secret, is seen late; refreshes go on."""
 
-PLATFORM_ONLY = frozenset({Fault.PLATFORM_OUTAGE, Fault.PLATFORM_PARTIAL_OUTAGE})
+PLATFORM_ONLY = frozenset(
+    {
+        Fault.PLATFORM_OUTAGE,
+        Fault.PLATFORM_PARTIAL_OUTAGE,
+        Fault.PLATFORM_SLOW,
+        Fault.PLATFORM_NOT_FOUND_ONCE,
+    }
+)
 """Moves that a session waits for only until its first confirmation."""
 
 LEADER_LOST = frozenset(
-    {Fault.KILL_LEADER, Fault.FREEZE_LEADER, Fault.STALL_LEADER, Fault.PARTITION_LEADER}
+    {
+        Fault.KILL_LEADER,
+        Fault.FREEZE_LEADER,
+        Fault.STALL_LEADER,
+        Fault.PARTITION_LEADER,
+        Fault.ROLLOUT,
+        Fault.SCALE_DOWN,
+    }
 )
 
 WRITE_STOPPING = LEADER_LOST | {
     Fault.ISSUER_OUTAGE,
     Fault.ISSUER_REFUSAL,
+    Fault.ISSUER_CORRUPT,
     Fault.API_ERRORS,
     Fault.API_OUTAGE,
     Fault.API_RESTART,
@@ -61,6 +83,7 @@ WRITE_STOPPING = LEADER_LOST | {
     Fault.NAMESPACE_SLOW,
     Fault.NAMESPACE_HANG,
     Fault.NAMESPACE_ERRORS,
+    Fault.PAUSE_COMMANDS,
 }
 """Moves in which no token, or no write, is possible."""
 

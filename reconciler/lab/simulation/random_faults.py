@@ -50,6 +50,23 @@ def random_fault(random: Random, share: float) -> Callable[[str, str], InjectedF
     return rule
 
 
+def slow(random: Random) -> FaultRule:
+    """Return a rule that delays each answer by up to a second."""
+    return lambda verb, plural: InjectedFault(delay_s=random.random())
+
+
+def throttling(random: Random) -> FaultRule:
+    """Return a rule that answers half of the requests with 429."""
+
+    def rule(verb: str, plural: str) -> InjectedFault | None:
+        if random.random() < 0.5:
+            return None
+        what = f"{verb} {plural}: throttled"
+        return InjectedFault(errors.TooManyRequests(what, status=429, retry_after_s=1.0))
+
+    return rule
+
+
 def local_fault(drawn: Drawn, namespace: str) -> FaultRule:
     """Return a rule for the writes in one namespace: slow, without an answer, or refused."""
     kind = int(drawn.size * 1e6) % 2  # the first digits chose the namespace

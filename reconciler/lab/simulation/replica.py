@@ -117,6 +117,8 @@ class SimulatedReplica:
         """When its main loop resumed after a stall."""
         self.issuer_answered_at = asyncio.get_running_loop().time()
         """When it got the issuer's last answer."""
+        self.longest_s = 0.0
+        """The longest life of a token that it got."""
         self.confirmed: dict[SessionKey, str] = {}
         """Sessions in the platform's answers to this process, with their projects."""
         self.asks_issuer = shared.static is None
@@ -168,6 +170,7 @@ class SimulatedReplica:
         self._budget.asked(str(self.me), "issuer")
         response = await shared.issuer.ask(self.clock)
         self.issuer_answered_at = asyncio.get_running_loop().time()
+        self.longest_s = max(self.longest_s, shared.issuer.life_s(response.value))
         return response
 
     def _connect_platform(
@@ -235,7 +238,9 @@ class SimulatedReplica:
         for task in (self._task, self._elector_task):
             task.remove_done_callback(self._ended)
         self._stop.set()
-        await self._task
+        await asyncio.wait([self._task])
+        if not self._task.cancelled() and self._task.exception() is not None:
+            self._ended(self._task)
         self._elector_task.cancel()
         await asyncio.wait([self._elector_task])
 

@@ -93,6 +93,11 @@ OF_ISSUER = frozenset(
         Fault.ISSUER_SHORT_TTL,
         Fault.ISSUER_REFUSAL,
         Fault.ISSUER_CLOCK_STEP,
+        Fault.ISSUER_WRONG_DATE,
+        Fault.ISSUER_WRONG_EXPIRES_IN,
+        Fault.ISSUER_CACHE,
+        Fault.ISSUER_CORRUPT,
+        Fault.ISSUER_NODE_BEHIND,
     }
 )
 """Faults of an issuer, which a world with static tokens does not have."""

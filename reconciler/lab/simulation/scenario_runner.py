@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -12,11 +13,19 @@ from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.fault_injection import FaultInjection
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.lab.fault_catalogue import Fault
+from reconciler.lab.simulation.conditions import OFF_S
+from reconciler.lab.simulation.fakes import ExpiresIn
 from reconciler.lab.simulation.invariants import US
 from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.obstacles import slow_s
-from reconciler.lab.simulation.random_faults import local_fault, random_fault, starting
-from reconciler.lab.simulation.scenario import SessionPlan
+from reconciler.lab.simulation.random_faults import (
+    local_fault,
+    random_fault,
+    slow,
+    starting,
+    throttling,
+)
+from reconciler.lab.simulation.scenario import OF_ISSUER, SessionPlan
 from reconciler.lab.simulation.world import CLOCK_STEP_S, World
 from reconciler.naming import SessionKey
 
@@ -41,6 +50,26 @@ RESTLESS = 5
 
 DOWN_S = 3.5
 """Time from the end of an API server to the first answer of the next one."""
+
+SOME = 5
+"""Most sessions that a move of a tenant or an operator changes."""
+
+BURST_S = 4.0
+"""Longest time between two bursts of a watch's events."""
+
+SWEEP = 4 / 15
+SWEEP_S = 4.0
+"""Period of another client's sweep: 240 s of 900 s, as in the replaced control plane."""
+
+EXPIRES_IN: tuple[ExpiresIn, ...] = (
+    lambda left_s: None,
+    lambda left_s: 0,
+    lambda left_s: -1,
+    lambda left_s: left_s / 2,
+    lambda left_s: left_s * 10,
+    lambda left_s: 999_999_999_999.0,
+)
+"""Values of `expires_in` that no issuer should send, as far as the parser accepts them."""
 
 REQUEST_S = 400.0
 """Mean time between two refreshes that an operator requests."""
@@ -146,22 +175,9 @@ class ScenarioRunner:
 
     def _switches(self, fault: Move) -> tuple[Callable[[], Awaitable[None] | None], Change]:
         world, switch = self._world, self._switch
+        if fault.kind in OF_ISSUER:
+            return self._switches_of_issuer(fault)
         match fault.kind:
-            case Fault.ISSUER_OUTAGE:
-                return switch(world.issuer, "unreachable", True, False)
-            case Fault.ISSUER_REFUSAL:
-                return switch(world.issuer, "refusing", True, False)
-            case Fault.ISSUER_SLOW:
-                return switch(world.issuer, "slow_s", slow_s(fault), 0.0)
-            case Fault.ISSUER_SHORT_TTL:
-                life_s = world.conditions.ttl_s
-                shorter_s = life_s / 3 + life_s / 3 * fault.size
-                return switch(world.issuer, "ttl_s", shorter_s, life_s)
-            case Fault.ISSUER_CLOCK_STEP:
-                # A step forward expires tokens; after a step back, tokens are from the future.
-                parts = STEPS_AHEAD if fault.size < 0.7 else STEPS_BACK
-                by_s = world.conditions.ttl_s * parts[int(fault.size * 1e6) % len(parts)]
-                return partial(world.step_issuer, by_s), _nothing
             case Fault.ROTATE_STATIC_TOKEN:
                 return world.rotate_static, _nothing
             case Fault.PLATFORM_OUTAGE:
@@ -186,13 +202,39 @@ class ScenarioRunner:
                 | Fault.FREEZE_LEADER
                 | Fault.STALL_LEADER
                 | Fault.PARTITION_LEADER
+                | Fault.ROLLOUT
             ):
                 return self._switches_of_leader(fault)
             case Fault.CLOCK_STEP:
                 return partial(self._step_clocks, 1.0), partial(self._step_clocks, -1.0)
             case Fault.DELETE_SECRET | Fault.STALE_SECRET:
                 return partial(self._change_secrets, fault), _nothing
-            case Fault.WATCH_RESET | Fault.COMPACTION | Fault.POD_CHURN | Fault.STRIP_ANNOTATIONS:
+            case Fault.API_SLOW:
+                return switch(world.faults, "rule", slow(self._random), None)
+            case Fault.API_THROTTLE:
+                return switch(world.faults, "rule", throttling(self._random), None)
+            case Fault.PLATFORM_SLOW:
+                return switch(world.platform, "slow_s", 0.5 + 5.0 * fault.size, 0.0)
+            case Fault.PLATFORM_LOST_ROWS:
+                return switch(world.platform, "lost", 0.2 + 0.6 * fault.size, 0.0)
+            case Fault.PLATFORM_NOT_FOUND_ONCE:
+                return switch(world.platform, "forgets_once", True, False)
+            case Fault.FORGE_ANNOTATIONS:
+                return self._forge_annotations, _nothing
+            case Fault.PAUSE_COMMANDS:
+                return self._pause(fault)
+            case Fault.SCALE_DOWN:
+                return self._scale_down, world.start_all
+            case (
+                Fault.WATCH_RESET
+                | Fault.WATCH_CLOSE
+                | Fault.WATCH_BURSTS
+                | Fault.COMPACTION
+                | Fault.POD_CHURN
+                | Fault.STRIP_ANNOTATIONS
+                | Fault.OVERWRITE_LOOP
+                | Fault.REFRESH_COMMANDS
+            ):
                 return _nothing, _nothing
             case Fault.NAMESPACE_SLOW | Fault.NAMESPACE_HANG | Fault.NAMESPACE_ERRORS:
                 rule = local_fault(fault, world.scenario.namespace_of(fault))
@@ -205,6 +247,42 @@ class ScenarioRunner:
                 return switch(world.faults, "rule", rule, None)
             case _:
                 raise ValueError(f"a simulation cannot inject {fault.kind}")
+
+    def _switches_of_issuer(self, fault: Move) -> tuple[Change, Change]:
+        world, switch = self._world, self._switch
+        modes, issuer = world.conditions, world.issuer
+        match fault.kind:
+            case Fault.ISSUER_OUTAGE:
+                return switch(world.issuer, "unreachable", True, False)
+            case Fault.ISSUER_REFUSAL:
+                return switch(world.issuer, "refusing", True, False)
+            case Fault.ISSUER_SLOW:
+                return switch(world.issuer, "slow_s", slow_s(fault), 0.0)
+            case Fault.ISSUER_SHORT_TTL:
+                life_s = world.conditions.ttl_s
+                shorter_s = life_s / 3 + life_s / 3 * fault.size
+                return switch(world.issuer, "ttl_s", shorter_s, life_s)
+            case Fault.ISSUER_CLOCK_STEP:
+                # A step forward expires tokens; after a step back, tokens are from the future.
+                parts = STEPS_AHEAD if fault.size < 0.7 else STEPS_BACK
+                by_s = world.conditions.ttl_s * parts[int(fault.size * 1e6) % len(parts)]
+                return partial(world.step_issuer, by_s), _nothing
+            case Fault.ISSUER_WRONG_DATE:
+                off_s = OFF_S[int(fault.size * len(OFF_S))] * (-1 if fault.size < 0.5 else 1)
+                sends = switch(issuer, "sends_date", True, modes.sends_date)
+                return _both(sends, switch(issuer, "date_off_s", off_s, modes.date_off_s))
+            case Fault.ISSUER_WRONG_EXPIRES_IN:
+                lie = EXPIRES_IN[int(fault.size * len(EXPIRES_IN))]
+                return switch(issuer, "expires_in", lie, math.floor)
+            case Fault.ISSUER_CACHE:
+                cached_s = modes.ttl_s * (0.02 + 0.2 * fault.size)
+                return switch(issuer, "cached_s", cached_s, modes.cached_s)
+            case Fault.ISSUER_CORRUPT:
+                return switch(issuer, "corrupt", True, False)
+            case Fault.ISSUER_NODE_BEHIND:
+                return switch(issuer, "behind_s", modes.ttl_s * 0.2 * fault.size, 0.0)
+            case _:
+                raise ValueError(f"the issuer has no {fault.kind}")
 
     def _switches_of_leader(
         self, fault: Move
@@ -219,12 +297,38 @@ class ScenarioRunner:
                 index = leader.index
                 kill = partial(self._world.kill, index, with_pod=fault.size < 0.5)
                 return kill, self._world.start_all
+            case Fault.ROLLOUT:
+                return partial(self._world.terminate, leader.index), self._world.start_all
             case Fault.FREEZE_LEADER:
                 return leader.freeze, leader.thaw
             case Fault.STALL_LEADER:
                 return leader.main.freeze, leader.resume
             case _:
                 return self._counted(str(leader.me), partial(_cut, leader.faults))
+
+    def _forge_annotations(self) -> None:
+        for key in self._some_keys():
+            self._world.forge_annotations(key)
+
+    def _pause(self, fault: Move) -> tuple[Change, Change]:
+        keys = self._some_keys()
+
+        def set_to(value: str | None) -> None:
+            for key in keys:
+                self._world.annotate(key, self._world.names.paused, value)
+
+        return partial(set_to, "true"), partial(set_to, None)
+
+    async def _scale_down(self) -> None:
+        leader = self._world.leader()
+        for index, replica in list(self._world.replicas.items()):
+            if replica is not leader and index in self._world.replicas:
+                await self._world.terminate(index)
+
+    def _some_keys(self) -> list[SessionKey]:
+        """Return a few sessions that have a pod."""
+        keys = self._world.live_keys()
+        return self._random.sample(keys, min(len(keys), self._random.randint(1, SOME)))
 
     def _switch(
         self, target: object, name: str, during: object, after: object
@@ -280,6 +384,14 @@ class ScenarioRunner:
                 await self._change_pods(fault)
             case Fault.STRIP_ANNOTATIONS:
                 await self._strip(fault)
+            case Fault.WATCH_CLOSE:
+                await self._close_watches()
+            case Fault.WATCH_BURSTS:
+                await self._deliver_in_bursts()
+            case Fault.OVERWRITE_LOOP:
+                await self._overwrite()
+            case Fault.REFRESH_COMMANDS:
+                await self._command_refreshes()
 
     async def _drop_watches(self, fault: Move) -> None:
         while True:
@@ -287,6 +399,36 @@ class ScenarioRunner:
                 self._world.core.compact()
             self._world.faults.drop_watches()
             await asyncio.sleep(self._random.uniform(0.5, 20.0))
+
+    async def _close_watches(self) -> None:
+        while True:
+            self._world.faults.close_watches()
+            await asyncio.sleep(self._random.uniform(0.5, 20.0))
+
+    async def _deliver_in_bursts(self) -> None:
+        begin, end = self._counted("watches", partial(_silence, self._world.faults))
+        while True:
+            begin()
+            try:
+                await asyncio.sleep(self._random.uniform(0.1, BURST_S))
+            finally:
+                end()
+            await asyncio.sleep(self._random.uniform(0.0, 0.5))
+
+    async def _overwrite(self) -> None:
+        """Write older tokens into a few Secrets again and again, as a sweep does."""
+        ttl_s, keys = self._world.conditions.ttl_s, self._some_keys()
+        while True:
+            for key in keys:
+                remaining_s = ttl_s * self._random.uniform(0.3, 0.9)
+                self._world.overwrite_secret(key, remaining_s=remaining_s)
+            await asyncio.sleep(max(SWEEP_S, SWEEP * ttl_s))
+
+    async def _command_refreshes(self) -> None:
+        for number in itertools.count():
+            for key in self._some_keys():
+                self._world.request_refresh(key, f"command {number}")
+            await asyncio.sleep(self._random.uniform(1.0, 5.0))
 
     async def _change_pods(self, fault: Move) -> None:
         """Change a few pods each second, for `namespace-errors` in that namespace."""
@@ -328,6 +470,16 @@ def _cut(faults: FaultInjection, is_cut: bool) -> None:
 
 def _silence(faults: FaultInjection, is_silent: bool) -> None:
     faults.silence_watches(silent=is_silent)
+
+
+def _both(*switches: tuple[Change, Change]) -> tuple[Change, Change]:
+    begins, ends = zip(*switches, strict=True)
+    return partial(_call_all, begins), partial(_call_all, ends)
+
+
+def _call_all(changes: tuple[Change, ...]) -> None:
+    for change in changes:
+        change()
 
 
 def _nothing() -> None:

@@ -67,6 +67,9 @@ answer takes up to 0.05 s, and its container may start with the old token within
 NOTICED_S = 30.0
 """Longest time from that answer until every session is served."""
 
+GRACE_S = 30.0
+"""Source: the default of `terminationGracePeriodSeconds`."""
+
 CLOCK_STEP_S = 3600.0
 """Length of a clock step, forward or back."""
 
@@ -99,7 +102,7 @@ class World:
         self.obstacles = scenario.obstacles()
         self.exposure = ExposureChecker(self.event_log, self._late_until_s)
         self.secrets = SecretChecker(
-            self.names, self.event_log, self._expiry_s, self._was_confirmed
+            self.names, self.event_log, self._expiry_s, self._was_confirmed, self._disbelieves
         )
         self.node = VirtualNode(
             self.core,
@@ -222,10 +225,19 @@ class World:
         self.event_log.note(f"process of replica {index} killed")
 
     async def terminate(self, index: int) -> None:
-        """End one process and its pod as a rollout does: it drains, and releases the Lease."""
+        """End one process and its pod as a rollout does: it drains, and releases the Lease.
+
+        A process that is frozen is killed at the end of its grace period.
+        """
+        replica = self.replicas[index]
         self._pods[index] += 1
-        await self.replicas[index].terminate()
-        del self.replicas[index]
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await replica.terminate()
+        except TimeoutError:
+            await replica.kill()
+        if self.replicas.get(index) is replica:
+            del self.replicas[index]
         self.event_log.note(f"process of replica {index} terminated")
 
     def leader(self) -> SimulatedReplica | None:
@@ -321,10 +333,22 @@ class World:
 
     def request_refresh(self, key: SessionKey, value: str) -> None:
         """Request a refresh, as an operator does."""
+        self.annotate(key, self.names.requested_at, value)
+
+    def annotate(
+        self, key: SessionKey, annotation: str, value: str | None, *, by: Caller = OPERATOR
+    ) -> None:
+        """Set an annotation of a session's Secret; None removes it."""
         name = self.names.secret_name(key.session_id)
-        body = {"metadata": {"annotations": {self.names.requested_at: value}}}
+        body = {"metadata": {"annotations": {annotation: value}}}
         with contextlib.suppress(StatusError):
-            self.core.patch(kinds.SECRETS, key.namespace, name, body, by=OPERATOR)
+            self.core.patch(kinds.SECRETS, key.namespace, name, body, by=by)
+
+    def forge_annotations(self, key: SessionKey) -> None:
+        """Let a tenant claim that its token is new and expires in a year."""
+        self.excuse_change(key)
+        for annotation in (self.names.expires_at, self.names.refreshed_at):
+            self.annotate(key, annotation, "2027-01-01T00:00:00Z", by=TENANT)
 
     def strip_annotations(self, key: SessionKey) -> None:
         """Remove all our annotations from a Secret, as a controller that owns them does."""
@@ -450,6 +474,13 @@ class World:
 
     def _was_confirmed(self, key: SessionKey, project: str) -> bool:
         return any(replica.confirmed.get(key) == project for replica in self.replicas.values())
+
+    def _disbelieves(self, agent: str, token: str) -> bool:
+        life_s, process = self.issuer.life_s(token), process_of(agent)
+        return any(
+            str(replica.me) == process and replica.longest_s < life_s
+            for replica in self.replicas.values()
+        )
 
     def _excused_until_s(self, pod: Pod) -> EpochTime:
         key = kinds.SECRETS.key(pod.secret.namespace, pod.secret.name)

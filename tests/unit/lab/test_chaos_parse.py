@@ -8,7 +8,7 @@ from reconciler.lab.chaos.schedule import ScheduledFault, parse_chaos
 from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.replicas import Replicas
 from reconciler.lab.fault_catalogue import DEMO_FAULTS, SIMULATED_FAULTS, Fault
-from reconciler.lab.simulation.scenario import LONGEST_S
+from reconciler.lab.simulation.grammar import KINDS
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ async def test_a_demo_injects_exactly_the_faults_that_the_catalogue_gives_it() -
 
 
 def test_a_simulation_draws_exactly_the_faults_that_the_catalogue_gives_it() -> None:
-    assert set(LONGEST_S) == set(SIMULATED_FAULTS)
+    assert set(KINDS) == set(SIMULATED_FAULTS)
 
 
 def test_a_start_after_the_end_is_refused() -> None:
