@@ -1,8 +1,9 @@
 """`python -m tests.wording`: no word that misled readers, in documents and docstrings.
 
 The list has words that have a standard term, and literary words that a reader whose first language
-is not English has to look up. In documents and manifests each one is an error; code and quotations
-are not read. In docstrings and comments of the product their rate has a limit.
+is not English has to look up. In documents and manifests each one is an error, and some are in
+tests; code and quotations are not read. In docstrings and comments of the product their rate has a
+limit.
 
 Exit codes: 0 none was found and the rate is within its limit; 1 otherwise.
 """
@@ -51,6 +52,9 @@ INSTEAD = {
     "whom": "rewrite the sentence",
 }
 """Word or phrase -> what to write."""
+
+IN_TESTS = frozenset({"away", "nobody", "told"})
+"""Words that are errors in the names, docstrings and comments of the tests, too."""
 
 LIMIT_PER_1000 = 0.2
 """Of the words of all docstrings and comments below reconciler/. To be lowered, never raised."""
@@ -105,6 +109,19 @@ def prose(source: str) -> Iterator[str]:
             yield token.string
 
 
+def names(source: str) -> Iterator[str]:
+    """Yield the names of a module's functions and classes, as words."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name.replace("_", " ")
+
+
+def in_tests(source: str) -> Iterator[str]:
+    """Yield each word of `IN_TESTS` in a module's names, docstrings and comments."""
+    for text in (*names(source), *map(without_code, prose(source))):
+        yield from (word for _, word in misleading(text) if word in IN_TESTS)
+
+
 def rate_per_1000(package: Path) -> float:
     """Return how many words of the list there are in 1,000 words of a package's prose."""
     texts = [text for path in package.rglob("*.py") for text in prose(path.read_text())]
@@ -119,6 +136,10 @@ def main() -> int:
         readable = without_code(text) if path.suffix == ".md" else text
         for line, word in misleading(readable):
             print(f'{path.relative_to(ROOT)}:{line}: "{word}"; instead: {INSTEAD[word]}')
+            code = 1
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for word in in_tests(path.read_text()):
+            print(f'{path.relative_to(ROOT)}: "{word}"; instead: {INSTEAD[word]}')
             code = 1
     rate = rate_per_1000(ROOT / "reconciler")
     if rate > LIMIT_PER_1000:

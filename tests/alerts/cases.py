@@ -149,7 +149,7 @@ CASES = (
         ),
     ),
     Case(
-        "nobody leads for five minutes",
+        "no replica leads for five minutes",
         "TokenReconcilerNoLeader",
         healthy(leader="1x4 0x10 1x60") | {on("b", "leader"): f"0{LENGTH}"},
         quiet="3m",
@@ -251,7 +251,7 @@ CASES = (
         healthy() | {on("a", "lease_transitions_total"): "7x10 8x3 9x60"},
     ),
     Case(
-        "nobody is there",
+        "no replica exists",
         "TokenReconcilerAbsent",
         {on("a", "build_info"): "1x2 _x20 1x60"},
         # A series that simply ends is looked at for five minutes more.
@@ -260,7 +260,7 @@ CASES = (
         over="12m",
     ),
     Case(
-        "nobody has been there for more than an hour",
+        "no replica has existed for more than an hour",
         "TokenReconcilerAbsent",
         {on("a", "build_info"): "1x2 _x200 1x20"},
         quiet="7m",

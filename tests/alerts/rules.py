@@ -78,7 +78,7 @@ def write_rules(path: Path, *, faster: float = 1.0) -> Path:
 
 
 def unknown(expression: str) -> list[str]:
-    """Return the metrics, and labels in matchers, of a PromQL expression that nobody exports."""
+    """Return the metrics, and labels in matchers, of a PromQL expression that are not exported."""
     known = {name: metric for metric in metrics.ALL for name in _series(metric)}
     wrong = []
     for name, matchers in re.findall(

@@ -84,7 +84,7 @@ def test_no_rule_mixes_clusters(rule: Rule) -> None:
     assert all("cluster" in labels for labels in aggregations(rule["expr"]))
 
 
-def test_a_metric_or_a_label_that_nobody_exports_is_found() -> None:
+def test_a_metric_or_a_label_that_is_not_exported_is_found() -> None:
     assert unknown("token_reconciler_nonsense > 0") == ["token_reconciler_nonsense"]
     assert unknown('token_reconciler_leader{pod="x"}') == ["token_reconciler_leader{pod}"]
     assert unknown("token_reconciler_lateness_seconds") == ["token_reconciler_lateness_seconds"]

@@ -32,8 +32,8 @@ class BuildError(Exception):
 def sole_builder(say: Say) -> Iterator[None]:
     """Hold the cache's lock: one build at a time, by any process of this user.
 
-    The kernel drops the lock with its holder, so a killed build locks nobody out. What such a
-    build left half done is removed here: nobody else can be at work.
+    The kernel drops the lock with its holder, so a killed build locks no other build out. What such
+    a build left half done is removed here: no other build can be in progress.
     """
     cache = locate.cache_dir()
     cache.mkdir(parents=True, exist_ok=True)

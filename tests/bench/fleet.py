@@ -25,7 +25,7 @@ T = TypeVar("T")
 PROJECTS = 4
 CONNECTIONS = 64
 TOUCHES_PER_SESSION = 2
-"""Source: `pod_touches.TOUCHES_PER_WRITE`: the adoption replaces a token that nobody can read."""
+"""Source: `pod_touches.TOUCHES_PER_WRITE`: the adoption replaces a token that cannot be read."""
 
 NAMES = Names()
 PEER_LABEL = "bench.example.invalid/peer"

@@ -174,7 +174,7 @@ def test_what_is_being_typed_is_left_alone(browser: Browser) -> None:
         browser.open("about:blank")
 
 
-def test_a_server_that_goes_away_is_told_and_found_again(browser: Browser) -> None:
+def test_a_server_that_becomes_unreachable_is_shown_and_found_again(browser: Browser) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = int(reserved.getsockname()[1])

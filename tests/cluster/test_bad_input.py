@@ -180,7 +180,9 @@ async def test_a_full_quota_is_named_and_waited_for(world: World) -> None:
     world.issuer.verify(await world.token(runner))
 
 
-async def test_an_admission_policy_that_refuses_is_told_from_a_missing_right(world: World) -> None:
+async def test_an_admission_policy_that_refuses_is_distinguished_from_a_missing_right(
+    world: World,
+) -> None:
     project = await world.add_project()
     runner = await world.add(project)
     name = f"no-writes.{project}"
@@ -193,7 +195,7 @@ async def test_an_admission_policy_that_refuses_is_told_from_a_missing_right(wor
     assert said["error"].endswith(f"403 Forbidden, by policy {name}")
 
 
-async def test_two_sessions_that_share_one_secret_name_are_told_apart(world: World) -> None:
+async def test_two_sessions_that_share_one_secret_name_are_distinguished(world: World) -> None:
     project = await world.add_project()
     first = await world.add(project, session_id="2AbSharedName00000000000000")
     second_id = first.session_id.swapcase()

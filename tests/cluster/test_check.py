@@ -265,7 +265,7 @@ class TestSurroundings:
         [(30.0, "WARN", "s behind the issuer's"), (-3600.0, "FAIL", "s ahead of the issuer's")],
         ids=["little", "much"],
     )
-    async def test_a_clock_that_is_off_is_told_which_way(
+    async def test_a_clock_that_is_off_is_reported_with_its_direction(
         self, world: World, offset_s: float, level: str, words: str
     ) -> None:
         world.issuer.faults.clock_offset_s = offset_s

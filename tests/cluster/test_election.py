@@ -300,7 +300,7 @@ class TestRights:
         assert f"{LEASE} in namespace {place.namespace}" in refusal["needs"]
         assert "403" in refusal["error"]
 
-    async def test_a_right_that_is_taken_away_ends_the_tenure_and_comes_back(
+    async def test_a_right_that_is_removed_ends_the_tenure_and_comes_back(
         self, place: Place
     ) -> None:
         await place.admin.grant("platform", self.needed(), namespace=place.namespace)

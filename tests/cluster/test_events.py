@@ -33,7 +33,7 @@ async def events(world: World, namespace: str, reason: str) -> list[dict[str, An
             await asyncio.sleep(0.1)
 
 
-async def test_a_recreated_secret_is_told_where_kubectl_describes_the_pod(world: World) -> None:
+async def test_a_recreated_secret_is_shown_where_kubectl_describes_the_pod(world: World) -> None:
     project = await world.add_project()
     runner, quiet = await world.add(project), await world.add(project)
     async with running(world.environment()) as controller:

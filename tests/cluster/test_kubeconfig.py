@@ -262,7 +262,7 @@ async def test_the_api_server_sees_the_user_that_kubectl_is(
     ],
     ids=["plain", "with all fields"],
 )
-async def test_a_plug_in_is_told_of_the_cluster_what_kubectl_tells_it(
+async def test_a_plug_in_gets_the_same_of_the_cluster_as_from_kubectl(
     asks: bool | None, cluster: dict[str, Any], files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files.write({"exec": exec_section(provideClusterInfo=asks)}, **cluster)

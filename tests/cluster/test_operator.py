@@ -92,7 +92,7 @@ async def test_a_mount_by_subpath_is_read_with_the_right_to_list_pods_alone(worl
     assert "Next: Mount the Secret as a directory" in ended.stdout
 
 
-async def test_events_of_the_controller_are_told(world: World) -> None:
+async def test_events_of_the_controller_are_shown(world: World) -> None:
     project = await world.add_project()
     runner = await world.add(project, token=OLD_TOKEN)
     pod = await world.pod(runner)

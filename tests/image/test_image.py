@@ -108,7 +108,7 @@ class TestImage:
         )  # fmt: skip
         assert read.stdout.strip() == digest(archive)
 
-    def test_starts_by_itself_as_nobody_in_particular(self, archive: Path) -> None:
+    def test_starts_by_itself_as_any_user(self, archive: Path) -> None:
         config = config_of()
         assert config["User"] == USER
         assert (config["Entrypoint"], config["Cmd"]) == (["reconciler"], ["run"])

@@ -125,7 +125,7 @@ class Lab:
 
 @asynccontextmanager
 async def open_lab(folder: Path) -> AsyncIterator[Lab]:
-    """Start the server; each user's token is its role: admin, reader, writer, nobody."""
+    """Start the server; each user's token is its role: admin, reader, writer, `nobody`."""
     rights = Authorizer(
         {
             "admin": User("admin", (EVERYTHING,)),

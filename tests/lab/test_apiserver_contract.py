@@ -1393,7 +1393,7 @@ async def test_an_event_lives_in_the_namespace_of_what_it_is_about(server: Serve
     )
 
 
-async def test_who_may_not_create_events_is_told_so(server: Server) -> None:
+async def test_a_create_of_events_without_the_right_is_refused(server: Server) -> None:
     answer = await server.call(
         "POST", server.events, event(server.namespace), token=server.tokens["nobody"]
     )

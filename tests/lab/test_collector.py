@@ -13,7 +13,7 @@ from tests.lab.scripted_server import Turn, answer, raw, scripted, silence, stre
 MANY = 10_000
 """Number of answers in a script: more than any run of these tests requests."""
 
-AWAY = "http://127.0.0.1:1"
+UNREACHABLE = "http://127.0.0.1:1"
 """No process listens there: every connection is refused."""
 
 
@@ -41,7 +41,7 @@ async def test_a_bad_collector_costs_its_own_telemetry_alone(
     ):
         lab.populate(20)
         settings = lab.environment() | {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url if turns else AWAY,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url if turns else UNREACHABLE,
             "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
             "OTEL_TRACES_SAMPLER": "always_on",
         }
@@ -91,7 +91,7 @@ async def test_a_variable_that_cannot_be_served_warns_once_and_stops_no_refresh(
 ) -> None:
     async with LabCluster(seed=1) as lab:
         lab.populate(5)
-        settings = lab.environment() | {"OTEL_EXPORTER_OTLP_ENDPOINT": AWAY, variable: value}
+        settings = lab.environment() | {"OTEL_EXPORTER_OTLP_ENDPOINT": UNREACHABLE, variable: value}
         async with running(settings) as controller:
             await controller.wait_for_event("startup_resync_finished")
             [finished] = controller.events("startup_resync_finished")

@@ -380,7 +380,7 @@ async def test_an_answer_without_a_date_gives_the_time_by_its_token(bench: Bench
     assert time.skew_s == pytest.approx(120, abs=1.0 + time.error_s)
 
 
-async def test_the_lab_gives_a_cached_answer_for_as_long_as_it_is_told(bench: Bench) -> None:
+async def test_the_lab_gives_a_cached_answer_for_as_long_as_it_is_configured(bench: Bench) -> None:
     bench.issuer.faults.cached_s = 3600.0
     values = {(await bench.endpoint().request_token()).value for _ in range(3)}
     assert len(values) == 1
@@ -388,7 +388,7 @@ async def test_the_lab_gives_a_cached_answer_for_as_long_as_it_is_told(bench: Be
     assert (await bench.endpoint().request_token()).value not in values
 
 
-async def test_a_short_life_is_told_by_the_token(bench: Bench) -> None:
+async def test_a_short_life_is_claimed_by_the_token(bench: Bench) -> None:
     bench.issuer.faults.ttl_s = 45
     assert (await bench.source().refresh()).ttl_s == 45
 

@@ -351,7 +351,7 @@ async def test_waiting_for_a_free_connection_ends_within_the_limit() -> None:
             await first
 
 
-async def test_closing_fails_what_waits_and_cancels_nobody() -> None:
+async def test_closing_fails_what_waits_and_cancels_no_caller() -> None:
     async with connected(silence(), connections=1) as (kube, server, _):
         calls = [asyncio.create_task(kube.get(SECRETS, "team", "a", limit_s=5)) for _ in range(3)]
         while not server.requests:
@@ -547,7 +547,7 @@ BODIES = {"list": BESIDE, "list with garbage": BROKEN, "get": b"", "create": b""
 
 
 @pytest.mark.parametrize("case", BODIES)
-async def test_of_a_secret_that_comes_whole_no_value_is_kept_and_it_is_told(case: str) -> None:
+async def test_of_a_secret_that_comes_whole_no_value_is_kept_and_it_is_reported(case: str) -> None:
     calls: list[bool] = []
     whole = metadata_resource("secrets", NAMES, on_data=lambda: calls.append(True))
     async with connected(answer(200, BODIES[case] or json.dumps(WHOLE).encode())) as (kube, _, _):
@@ -566,7 +566,9 @@ async def test_of_a_secret_that_comes_whole_no_value_is_kept_and_it_is_told(case
 
 
 @pytest.mark.parametrize("kind", ["ADDED", "MODIFIED", "DELETED"])
-async def test_of_an_event_with_a_whole_secret_no_value_is_kept_and_it_is_told(kind: str) -> None:
+async def test_of_an_event_with_a_whole_secret_no_value_is_kept_and_it_is_reported(
+    kind: str,
+) -> None:
     calls: list[bool] = []
     whole = metadata_resource("secrets", NAMES, on_data=lambda: calls.append(True))
     async with (
@@ -578,7 +580,7 @@ async def test_of_an_event_with_a_whole_secret_no_value_is_kept_and_it_is_told(k
     assert not [value for value in (MARKER, VALUE) if value in repr(found)]
 
 
-async def test_metadata_alone_is_never_told() -> None:
+async def test_metadata_alone_is_never_reported() -> None:
     calls: list[bool] = []
     partial = metadata_resource("secrets", NAMES, on_data=lambda: calls.append(True))
     async with connected(answer(200, OBJECT)) as (kube, _, _):

@@ -43,7 +43,7 @@ async def test_watching_follows_the_cluster_until_ctrl_c(lab: Lab) -> None:
         lab.write(one)
         await shown.wait_for("the new token", lambda text: "1 session pod: 1 ok" in text)
         await lab.server.stop_listening()
-        await shown.wait_for("that it is away", lambda text: "cannot list pods" in text)
+        await shown.wait_for("that it is unreachable", lambda text: "cannot list pods" in text)
         await lab.server.listen()
         shown.forget()
         await shown.wait_for("that it is back", lambda text: "read just now; press Ctrl-C" in text)

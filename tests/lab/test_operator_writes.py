@@ -92,7 +92,7 @@ async def test_wait_ends_when_the_request_is_honoured(lab: Lab, *, may_watch: bo
     assert ended.lines[1].startswith(f"pod/{one.pod} refreshed, its token expires in ")
 
 
-async def test_wait_survives_a_server_that_goes_away_and_refuses_everybody_as_it_comes_back(
+async def test_wait_survives_a_server_that_restarts_and_refuses_every_request_at_first(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = lab.add("2AbOne")

@@ -328,7 +328,7 @@ async def test_watchers_do_not_hold_up_the_end(http: aiohttp.ClientSession) -> N
     assert len(streams) == 0
 
 
-async def test_too_many_who_wait_are_sent_away(
+async def test_too_many_who_wait_are_refused(
     http: aiohttp.ClientSession,
 ) -> None:
     class Slow(Exhibit):

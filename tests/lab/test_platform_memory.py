@@ -96,7 +96,7 @@ async def test_rows_that_fit_no_page_are_read_one_at_a_time() -> None:
         assert memory.peak < 2.5 * (8 * PAGE_BYTES / 2 + 5_000_000)
 
 
-def test_what_nobody_reads_is_skipped_without_a_copy() -> None:
+def test_fields_that_are_not_read_are_skipped_without_a_copy() -> None:
     rows = [row(f"s{number}", "p") | {"prompt": "p" * 620 * 1024} for number in range(20)]
     body = json.dumps({"total": 20, "items": rows}).encode()
     with measured() as memory:

@@ -13,7 +13,7 @@ from tests.lab.scripted_server import answer, scripted
 from tests.support import ManualClock
 
 
-async def test_the_issuer_is_told_the_step_that_asks() -> None:
+async def test_the_request_to_the_issuer_names_the_step_that_asks() -> None:
     clock = ManualClock()
     tracer = Tracer(clock, Random(1))
     async with scripted(*[answer(500)] * 2) as issuer, aiohttp.ClientSession() as session:
@@ -35,7 +35,7 @@ async def test_the_issuer_is_told_the_step_that_asks() -> None:
     assert "traceparent" not in outside.headers
 
 
-async def test_the_platform_is_told_the_page_that_is_asked_for() -> None:
+async def test_the_request_to_the_platform_names_the_page_that_is_asked_for() -> None:
     tracer = Tracer(ManualClock(), Random(1))
     tracer.on_end(lambda trace: None)
     async with scripted(*[answer(404)] * 2) as platform, client_of(platform.url) as client:

@@ -98,7 +98,7 @@ class TestNode:
             await installed.kubectl("rollout", "undo", *target)
         assert await installed.settled() == before
 
-    async def test_a_rollout_while_the_issuer_is_away_waits_for_it(
+    async def test_a_rollout_while_the_issuer_is_unreachable_waits_for_it(
         self, installed: Installation
     ) -> None:
         before = await installed.settled()
@@ -140,7 +140,7 @@ class TestNode:
         for _, _, _, by in rows(tokens, installed):
             assert by.partition("/")[0] in replicas
 
-    async def test_the_pods_are_what_the_security_review_was_told(
+    async def test_the_pods_are_what_the_security_review_was_given(
         self, installed: Installation
     ) -> None:
         [name, *_] = await installed.settled()

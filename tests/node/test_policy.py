@@ -89,7 +89,7 @@ class TestPolicy:
                 assert await replica.knock(host, COLLECTOR) == "shut"
                 assert await replica.knock(host, 8000) == "open"
 
-    async def test_lets_in_its_own_namespace_at_one_port_and_nobody_else(
+    async def test_lets_in_its_own_namespace_at_one_port_and_no_other(
         self, replica: Inside, strangers: list[Inside], installed: Installation
     ) -> None:
         stranger, other, *_ = strangers

@@ -29,19 +29,19 @@ def test_a_listener_that_left_hears_nothing_even_if_another_leaves_meanwhile() -
         leave_first()
         for _ in range(2):
             for _ in range(THRESHOLD):
-                breaker.failed(TransportError("away"))
+                breaker.failed(TransportError("unreachable"))
             breaker.succeeded()
         assert heard == ["second", "third", "third"]
 
     run_virtual(main())
 
 
-def test_a_probe_that_is_refused_closes_nothing_and_is_told_once() -> None:
+def test_a_probe_that_is_refused_closes_nothing_and_is_reported_once() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("kube", VirtualClock(asyncio.get_running_loop()), Random(1))
-        answers: list[KubeError] = [TransportError("away")] * 3
+        answers: list[KubeError] = [TransportError("unreachable")] * 3
         answers += [Forbidden("GET /readyz: 403", status=403)] * 5
-        answers += [TransportError("away"), Forbidden("GET /readyz: 403", status=403)]
+        answers += [TransportError("unreachable"), Forbidden("GET /readyz: 403", status=403)]
         asked, refused = 0, []
 
         async def probe() -> None:
@@ -51,7 +51,7 @@ def test_a_probe_that_is_refused_closes_nothing_and_is_told_once() -> None:
 
         breaker.on_refusal(lambda: refused.append(asked))
         for _ in range(THRESHOLD):
-            breaker.failed(TransportError("away"))
+            breaker.failed(TransportError("unreachable"))
         task = asyncio.create_task(breaker.probe_while_down(probe))
         while asked < len(answers):
             assert breaker.is_open
@@ -72,7 +72,7 @@ def test_an_answer_that_will_not_change_closes_it() -> None:
             raise NotFound("GET /readyz: 404", status=404)
 
         for _ in range(THRESHOLD):
-            breaker.failed(TransportError("away"))
+            breaker.failed(TransportError("unreachable"))
         task = asyncio.create_task(breaker.probe_while_down(probe))
         await asyncio.sleep(2 * PROBE_S)
         assert not breaker.is_open
@@ -86,9 +86,9 @@ def test_failures_of_parts_open_nothing_and_the_next_of_the_whole_opens() -> Non
         breaker = CircuitBreaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
         for number in range(10 * THRESHOLD):
             assert breaker.is_suspect == (number >= THRESHOLD)
-            breaker.failed(TransportError("away"), part=f"p{number % 4}")
+            breaker.failed(TransportError("unreachable"), part=f"p{number % 4}")
         assert breaker.stats().condition == "ok"
-        breaker.failed(TransportError("away"))
+        breaker.failed(TransportError("unreachable"))
         assert breaker.is_open
         assert not breaker.is_suspect
 
@@ -101,11 +101,11 @@ def test_a_success_of_a_part_ends_suspicion_and_no_outage() -> None:
         woken: list[str] = []
         breaker.on_recovery(lambda: woken.append("woken"))
         for _ in range(THRESHOLD):
-            breaker.failed(TransportError("away"), part="a")
+            breaker.failed(TransportError("unreachable"), part="a")
         breaker.succeeded(part="b")
         assert not breaker.is_suspect
         for _ in range(THRESHOLD):
-            breaker.failed(TransportError("away"))
+            breaker.failed(TransportError("unreachable"))
         breaker.succeeded(part="b")
         assert breaker.is_open
         assert woken == []
@@ -115,7 +115,7 @@ def test_a_success_of_a_part_ends_suspicion_and_no_outage() -> None:
     run_virtual(main())
 
 
-def test_suspicion_costs_one_probe_whose_answer_wakes_nobody() -> None:
+def test_suspicion_costs_one_probe_whose_answer_wakes_no_session() -> None:
     async def main() -> None:
         breaker = CircuitBreaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
         asked, woken = 0, []
@@ -127,7 +127,7 @@ def test_suspicion_costs_one_probe_whose_answer_wakes_nobody() -> None:
         breaker.on_recovery(lambda: woken.append("woken"))
         task = asyncio.create_task(breaker.probe_while_down(probe))
         for _ in range(THRESHOLD):
-            breaker.failed(TransportError("away"), part="a")
+            breaker.failed(TransportError("unreachable"), part="a")
         await asyncio.sleep(10 * PROBE_S)
         assert (asked, breaker.is_suspect, woken) == (1, False, [])
         task.cancel()

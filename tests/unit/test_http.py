@@ -54,12 +54,12 @@ def accepts(tls: ssl.SSLContext, certificate: Certificate, name: str) -> bool:
 
 
 class TestTrust:
-    def test_an_empty_folder_vouches_for_nobody(self, folder: Path) -> None:
+    def test_an_empty_folder_vouches_for_no_peer(self, folder: Path) -> None:
         assert not has_system_trust()
         (folder / "one.pem").write_text("certificate")
         assert has_system_trust()
 
-    def test_an_empty_file_vouches_for_nobody(self, folder: Path, tmp_path: Path) -> None:
+    def test_an_empty_file_vouches_for_no_peer(self, folder: Path, tmp_path: Path) -> None:
         bundle = tmp_path / "none.pem"
         bundle.touch()
         assert ssl.get_default_verify_paths().cafile == str(bundle)

@@ -60,7 +60,7 @@ def test_a_change_that_was_taken_back_is_none(tmp_path: Path, clock: ManualClock
         assert rotation.version() == first
 
 
-def test_what_serves_nobody_any_more_is_given_up_at_once(
+def test_what_serves_no_request_any_more_is_given_up_at_once(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     file = tmp_path / "ca.crt"

@@ -103,7 +103,7 @@ def test_a_run_that_is_cut_short_counts_as_failed(tracer: Tracer) -> None:
     assert current() is None
 
 
-def test_runs_that_nobody_keeps_leave_no_cycles(tracer: Tracer) -> None:
+def test_runs_that_are_not_kept_leave_no_cycles(tracer: Tracer) -> None:
     def run() -> None:
         with tracer.begin("reconcile") as trace, span("token_request"), span("POST"):
             traceparent()

@@ -27,6 +27,13 @@ def test_docstrings_of_attributes_and_comments_are_read() -> None:
     assert list(wording.prose(source)) == ["One.", "Two.", "# Three."]
 
 
+def test_names_docstrings_and_comments_of_tests_are_read() -> None:
+    source = 'def test_it_is_told() -> None:\n    """It is away, and dead."""\n'
+    assert list(wording.in_tests(source + "    text = 'nobody'  # Nobody.\n")) == [
+        "told", "away", "nobody",
+    ]  # fmt: skip
+
+
 def test_every_word_has_a_word_to_write_instead() -> None:
     assert all(wording.INSTEAD.values())
     assert all(wording.misleading(word) == [(1, word)] for word in wording.INSTEAD)

@@ -38,7 +38,7 @@ class Request:
     target: str
     run: BulkheadRun
     began_at: Instant
-    is_told: bool = False
+    is_reported: bool = False
 
 
 @dataclass
@@ -103,10 +103,10 @@ class World:
     def finish(self, request: Request, answer: RequestResult) -> None:
         self.requests.remove(request)
         self.bulkhead.leave(request.run, answer, self.now_at)
-        if answer is RequestResult.ANSWERED and not request.is_told:
+        if answer is RequestResult.ANSWERED and not request.is_reported:
             if self.bulkhead.is_suspect(request.target, self.now_at):
                 raise Broken(f"{request.target} is suspect after a prompt answer")
-        elif answer is not RequestResult.NO_RESULT and request.is_told:
+        elif answer is not RequestResult.NO_RESULT and request.is_reported:
             self._is_slow(request.target)
         if answer is not RequestResult.NO_RESULT:
             is_brisk = self.now_at - request.began_at <= BRISK_BELOW_S
@@ -121,14 +121,14 @@ class World:
         """Let time pass, from one timer to the next."""
         until_at = self.now_at + seconds
         while True:
-            timers = [r.began_at + SLOW_AFTER_S for r in self.requests if not r.is_told]
+            timers = [r.began_at + SLOW_AFTER_S for r in self.requests if not r.is_reported]
             at = min(timers, default=until_at)
             if at > until_at:
                 break
             self.now_at = max(self.now_at, at)
             for request in self.requests:
-                if not request.is_told and request.began_at + SLOW_AFTER_S <= self.now_at:
-                    request.is_told = True
+                if not request.is_reported and request.began_at + SLOW_AFTER_S <= self.now_at:
+                    request.is_reported = True
                     self.bulkhead.overdue(request.run, self.now_at)
                     self._is_slow(request.target)
             self.pump()
@@ -264,7 +264,9 @@ class World:
         if not self.ready or self.bulkhead.detached >= max_runs(self.workers) - self.workers:
             return
         slow = [
-            request for request in self.requests if not request.run.is_detached and request.is_told
+            request
+            for request in self.requests
+            if not request.run.is_detached and request.is_reported
         ]
         if slow:
             raise Broken(f"a worker waits in {slow[0].target} while {len(self.ready)} are ready")

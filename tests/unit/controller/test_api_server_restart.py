@@ -117,7 +117,7 @@ def test_a_right_that_is_given_back_wakes_all_that_wait_for_it() -> None:
     simulate(scenario)
 
 
-def test_events_wait_for_a_server_that_authorizes_nobody_yet() -> None:
+def test_events_wait_for_a_server_that_authorizes_no_account_yet() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         async with running(world):

@@ -165,10 +165,10 @@ def test_a_forged_secret_that_expired_in_1970_changes_no_figure(how: str) -> Non
                     assert sum(found.counts) == sum(value.counts)
             assert after == {}
             survey = await world.controller.status_collector.snapshot()
-            told = {
+            values = {
                 sample.metric.name: sample.value for sample in samples(survey, per_session=True)
             }
-            assert told[metrics.UNCONFIRMED.name] == 1
+            assert values[metrics.UNCONFIRMED.name] == 1
             assert sum(survey.fleet.blocked.values()) == 1
         assert len(world.secret_writes()) == 3 + 1  # the forger wrote as we do
 
@@ -180,9 +180,9 @@ def test_the_last_five_runs_are_kept_newest_first() -> None:
         world.add("2Aa")
         async with running(world):
             await settled(world)
-            world.issuer.away = True
+            world.issuer.unreachable = True
             await asyncio.sleep(950)
-            world.issuer.away = False
+            world.issuer.unreachable = False
             await asyncio.sleep(30)
             attempts = world.controller.status_collector.runs(key("2Aa"))
             assert len(attempts) == 5
@@ -200,7 +200,7 @@ def test_estimated_exposure_counts_what_the_issuer_cost_and_never_goes_back() ->
             world.add(f"2Ab{number}")
         async with running(world):
             await settled(world)
-            world.issuer.away = True
+            world.issuer.unreachable = True
             ends_s = [world.remaining_s(f"2Ab{n}") for n in range(3)]
             seen = [0.0]
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
@@ -213,7 +213,7 @@ def test_estimated_exposure_counts_what_the_issuer_cost_and_never_goes_back() ->
             assert seen[-1] == pytest.approx(3 * (1300 - lifted_s), rel=0.15)
             assert survey.fleet.states[TokenState.EXPIRED] == 3
             assert survey.fleet.survival_s == 0.0
-            world.issuer.away = False
+            world.issuer.unreachable = False
             await asyncio.sleep(30)
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             rest_s = survey.fleet.exposure_s - seen[-1]
@@ -315,7 +315,7 @@ def add(
         ([900.0], 800.0, 890.0),
         ([5.0], None, 0.0),
     ],
-    ids=["nobody", "lifted", "no spare", "unknown", "nothing known", "better", "never negative"],
+    ids=["no pod", "lifted", "no spare", "unknown", "nothing known", "better", "never negative"],
 )
 def test_the_fleet_survives_as_long_as_its_worst_pod_can_be_refreshed(
     lives: list[float | None], standby_s: float | None, survives_s: float | None

@@ -72,7 +72,7 @@ def test_a_recreated_secret_gets_its_confirmation_after_one_lost_patch(
             assert len(world.events("secret_recreated")) == 1
             await asyncio.sleep(3 * REWRITE_S)
             assert len(world.secret_writes()) - written == 2
-        world.platform.away = True
+        world.platform.unreachable = True
         again = SwitchFence()
         again.term = "replica-0/2"
         second = Controller(replace(world.ports, fence=again), world.endpoints, world.config)

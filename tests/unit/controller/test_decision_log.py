@@ -49,7 +49,7 @@ def test_each_decision_is_one_line_at_debug_and_holds_no_token() -> None:
     simulate(scenario)
 
 
-def test_a_fleet_that_is_taken_over_is_written_first_and_overwritten_by_nobody() -> None:
+def test_a_fleet_that_is_taken_over_is_written_first_and_overwritten_by_no_other() -> None:
     async def scenario(world: World) -> None:
         for number in range(50):
             world.add(f"2Ab{number}")

@@ -343,10 +343,10 @@ def test_neither_an_outage_nor_a_short_nor_an_empty_list_unwatches_a_namespace()
         async with running(world):
             await settled(world)
             both = {PROJECT, "team-b"}
-            world.platform.away = True
+            world.platform.unreachable = True
             await asyncio.sleep(4 * RESYNC_S)
             assert watched(world) == both
-            world.platform.away = False
+            world.platform.unreachable = False
             world.platform.cut_short = True
             await asyncio.sleep(4 * RESYNC_S)
             assert watched(world) == both
@@ -395,7 +395,7 @@ def test_a_new_namespace_whose_rights_come_later_is_tried_often_at_first() -> No
     simulate(scenario)
 
 
-def test_rights_that_are_taken_away_for_long_do_not_look_like_a_stalled_stream() -> None:
+def test_rights_that_are_removed_for_long_do_not_look_like_a_stalled_stream() -> None:
     async def scenario(world: World) -> None:
         kube = limit(world)
         world.add_project("team-b")
@@ -411,7 +411,7 @@ def test_rights_that_are_taken_away_for_long_do_not_look_like_a_stalled_stream()
 
 def test_without_a_name_the_start_waits_for_the_platform_and_writes_nothing() -> None:
     async def scenario(world: World) -> None:
-        world.platform.away = True
+        world.platform.unreachable = True
         world.add("2Aa")
         async with running(world):
             await asyncio.sleep(600)
@@ -421,7 +421,7 @@ def test_without_a_name_the_start_waits_for_the_platform_and_writes_nothing() ->
             )
             assert world.controller.health.liveness_problem() == ""
             assert world.commits[-1].caller != virtual.US
-            world.platform.away = False
+            world.platform.unreachable = False
             await refreshed(world, "2Aa", PROJECT, within_s=10)
             assert world.controller.health.readiness_problem() == ""
 
@@ -449,7 +449,7 @@ def test_static_names_are_served_by_confirmations_while_the_platform_is_unreacha
         world.add("2Ab", project="team-b")
         async with running(world):
             await settled(world)
-        world.platform.away = True
+        world.platform.unreachable = True
         world.fence.term = "replica-0/2"
         world.controller = Controller(world.ports, world.endpoints, world.config)
         await asyncio.sleep(700)
@@ -460,7 +460,7 @@ def test_static_names_are_served_by_confirmations_while_the_platform_is_unreacha
                     await asyncio.sleep(0.5)
             assert world.controller.health.readiness_problem() == ""
             assert watched(world) == {PROJECT}
-            world.platform.away = False
+            world.platform.unreachable = False
             async with asyncio.timeout(35):
                 while world.token("2Ab", "team-b") not in world.issuer.minted[before:]:
                     await asyncio.sleep(0.5)

@@ -71,7 +71,7 @@ def test_a_session_that_restarts_on_an_expired_token_is_not_exposed_if_written_i
     simulate(scenario)
 
 
-def test_a_restart_that_nobody_writes_for_is_counted_from_the_containers_earliest_start() -> None:
+def test_a_restart_without_a_write_is_counted_from_the_containers_earliest_start() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         world.add("2Fine")

@@ -81,12 +81,12 @@ def test_an_issuer_outage_within_the_slack_costs_nothing_with_a_standby_token() 
         async with running(world):
             await settled(world)
             await asyncio.sleep(1000)
-            world.issuer.away = True
+            world.issuer.unreachable = True
             for _ in range(70):
                 await asyncio.sleep(10)  # 700 s: less than 0.9 of a life minus the allowance
                 assert min(world.remaining_s(f"2Ab{n}") for n in range(5)) > 90
             asked = world.issuer.requests
-            world.issuer.away = False
+            world.issuer.unreachable = False
             await asyncio.sleep(30)
             assert min(world.remaining_s(f"2Ab{n}") for n in range(5)) > 0.7 * 900
             assert world.issuer.requests - asked < 5
@@ -429,7 +429,7 @@ def test_an_empty_or_failing_platform_stops_no_refresh() -> None:
             await settled(world)
             world.platform.sessions.clear()
             await asyncio.sleep(2000)
-            world.platform.away = True
+            world.platform.unreachable = True
             await asyncio.sleep(2000)
             assert world.remaining_s("2Ab0") > 300
 
@@ -482,7 +482,7 @@ def test_the_confirmation_on_the_secret_survives_a_restart_without_a_platform() 
             await settled(world)
         assert world.platform.lookups == 0
 
-        world.platform.away = True
+        world.platform.unreachable = True
         world.controller.confirmations.prune([])
         world.platform.sessions.clear()
         secret, pod = (
@@ -559,11 +559,11 @@ def test_requests_are_bounded_while_the_issuer_refuses_for_an_hour() -> None:
     async def scenario(world: World) -> None:
         for number in range(50):
             world.add(f"2Ab{number}")
-        world.issuer.away = True
+        world.issuer.unreachable = True
         async with running(world):
             await asyncio.sleep(3600)
             assert world.issuer.requests < 3600 / 0.9
-            world.issuer.away = False
+            world.issuer.unreachable = False
             await asyncio.sleep(10)
             assert min(world.remaining_s(f"2Ab{n}") for n in range(50)) > 700
 

@@ -306,7 +306,7 @@ class SlowLookups(FakePlatform):
         return await super().session(session_id, project)
 
 
-def test_pods_that_nobody_knows_in_one_namespace_delay_no_new_session_in_another() -> None:
+def test_pods_without_a_session_in_one_namespace_delay_no_new_session_in_another() -> None:
     async def scenario(world: World) -> None:
         platform = SlowLookups(world.platform.breaker)
         world.platform = platform
@@ -323,7 +323,7 @@ def test_pods_that_nobody_knows_in_one_namespace_delay_no_new_session_in_another
     simulate(scenario)
 
 
-def test_one_who_asks_a_slow_issuer_keeps_nobody_from_the_token_at_hand() -> None:
+def test_a_run_that_waits_for_a_slow_issuer_keeps_no_other_from_the_available_token() -> None:
     async def scenario(world: World) -> None:
         for number in range(20):
             world.add(f"2Ab{number}")

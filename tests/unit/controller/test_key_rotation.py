@@ -109,7 +109,7 @@ def test_a_longer_life_under_the_old_key_is_worth_nothing_under_the_new_one() ->
             while not world.events("signing_key_rotated"):
                 await asyncio.sleep(0.1)
             before = len(world.secret_writes())
-            world.issuer.away = True
+            world.issuer.unreachable = True
             await asyncio.sleep(5)
             assert under(world, "new") == len(SESSIONS)
             assert len(world.secret_writes()) - before <= len(SESSIONS)

@@ -111,7 +111,7 @@ def test_a_restart_after_a_rotation_refreshes_every_session_without_the_platform
             first.holds = SECOND
             began_at = world.clock.monotonic()
             await asyncio.sleep(REWRITE_S + 3 * INTERVAL_S)
-            world.platform.away = True
+            world.platform.unreachable = True
             await asyncio.sleep(3600)
             seals = seals_alone(world, written)
             assert len(world.secret_writes()) - written == len(seals) == SESSIONS
@@ -155,7 +155,7 @@ def test_a_confirmation_by_a_leaked_previous_secret_is_accepted_for_a_limited_ti
         async with leading(world, replica, 1):
             replica.holds = SECOND
             await asyncio.sleep(PREVIOUS_KEY_S + 3 * INTERVAL_S)
-            world.platform.away = True
+            world.platform.unreachable = True
             world.add("2Forged", known=False)
             forged = world.secret("2Forged")["metadata"]
             key = SessionKey(PROJECT, "2Forged")
@@ -179,14 +179,14 @@ def test_a_standby_writes_no_confirmation_and_the_next_leader_writes_each_once()
         leader = Replica(world, FIRST)
         async with leading(world, leader, 1):
             pass
-        office = LeadershipState(_nobody)
+        office = LeadershipState(_release_nothing)
         follower = Replica(world, FIRST, "replica-1/1", leadership=office)
         follower.fence.is_open = False
         async with running(world, follower.controller):
             await asyncio.sleep(60)
             written = len(world.secret_writes())
             follower.holds = SECOND
-            world.platform.away = True
+            world.platform.unreachable = True
             await asyncio.sleep(REWRITE_S + 3 * INTERVAL_S)
             assert world.secret_writes()[written:] == []
             follower.fence.is_open = True
@@ -278,7 +278,7 @@ def test_a_verified_confirmation_ends_with_its_key() -> None:
     simulate(scenario)
 
 
-async def _nobody() -> None:
+async def _release_nothing() -> None:
     """Nothing waits for this one to release."""
 
 

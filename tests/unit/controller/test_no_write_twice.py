@@ -71,7 +71,7 @@ class Interleaving(RuleBasedStateMachine):
 
     @rule()
     def arrive_and_lose(self) -> None:
-        """The server carries a write out, and nobody hears of it."""
+        """The server applies a write, and its answer is lost."""
         if self.agent.waiting is not None:
             self.agent.arrive(self.agent.waiting)
             self.agent.lose()

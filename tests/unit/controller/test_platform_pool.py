@@ -65,7 +65,7 @@ async def led(
 
 
 async def add_old(world: World, sessions: int = SESSIONS) -> None:
-    """Add sessions that nobody has refreshed, and whose pods are not young any more."""
+    """Add sessions that were never refreshed, and whose pods are not young any more."""
     for number in range(sessions):
         world.add(f"2Ab{number}")
     await asyncio.sleep(120)

@@ -33,7 +33,7 @@ async def dead_seconds(world: World, *sessions: str, during_s: int) -> int:
 @pytest.mark.parametrize(
     "error",
     [
-        ServerError("a webhook is away", status=500, reason="InternalError"),
+        ServerError("a webhook is unreachable", status=500, reason="InternalError"),
         TooManyRequests("later", status=429),
         Conflict("somebody else", status=409),
         KubeError("too large", status=413),
@@ -86,8 +86,10 @@ def test_a_touch_whose_answer_cannot_be_read_stops_no_token_either() -> None:
 def test_a_touch_that_fails_for_a_while_is_sent_when_it_can_be() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        away = InjectedFault(ServerError("a webhook is away", status=500, reason="InternalError"))
-        world.faults.rule = lambda verb, plural: away if plural == "pods" else None
+        unreachable = InjectedFault(
+            ServerError("a webhook is unreachable", status=500, reason="InternalError")
+        )
+        world.faults.rule = lambda verb, plural: unreachable if plural == "pods" else None
         async with running(world):
             await asyncio.sleep(5)
             assert world.pod_writes() == []
@@ -99,7 +101,7 @@ def test_a_touch_that_fails_for_a_while_is_sent_when_it_can_be() -> None:
 
 
 def test_touches_that_hang_leave_most_workers_to_the_tokens() -> None:
-    """A webhook that is away and ignored costs each patch of a pod its whole limit, 10 s."""
+    """A webhook that is unreachable and ignored costs each patch of a pod its whole limit, 10 s."""
 
     async def scenario(world: World) -> None:
         sessions = [f"2Ab{number}" for number in range(150)]

@@ -14,20 +14,20 @@ from tests.unit.controller.virtual import World, running, simulate
 def test_a_replica_is_not_ready_until_the_first_token_and_stays_ready_then() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        world.issuer.away = True
+        world.issuer.unreachable = True
         async with running(world):
             await asyncio.sleep(130)
             assert world.controller.health.not_synced() == ""
             assert world.controller.health.readiness_problem() == (
-                "waiting for the first token; the last error was: the issuer is away"
+                "waiting for the first token; the last error was: the issuer is unreachable"
             )
             said = [line["reason"] for line in world.events("not_ready")]
             assert len(said) == 2
             assert "waiting for the first token" in said[0]
-            world.issuer.away = False
+            world.issuer.unreachable = False
             await asyncio.sleep(3)
             assert world.controller.health.readiness_problem() == ""
-            world.issuer.away = True
+            world.issuer.unreachable = True
             await asyncio.sleep(1200)
             assert world.source.best() is None
             assert world.controller.health.readiness_problem() == ""
@@ -39,7 +39,7 @@ def lacks_token(world: World) -> bool:
     return world.controller.health.lacks_token
 
 
-@pytest.mark.parametrize("fault", ["away", "refused"])
+@pytest.mark.parametrize("fault", ["unreachable", "refused"])
 def test_it_lacks_a_token_when_none_has_come_for_six_tenths_of_a_life(fault: str) -> None:
     async def scenario(world: World) -> None:
         async with running(world):
@@ -116,11 +116,11 @@ def test_with_the_lease_but_no_token_it_serves_as_soon_as_the_first_one_comes() 
     async def scenario(world: World) -> None:
         for number in range(20):
             world.add(f"2Ab{number}")
-        world.issuer.away = True
+        world.issuer.unreachable = True
         async with running(world):
             await asyncio.sleep(600)
             assert world.secret_writes() == []
-            world.issuer.away = False
+            world.issuer.unreachable = False
             await asyncio.sleep(4)
             assert min(world.remaining_s(f"2Ab{n}") for n in range(20)) > 800
 

@@ -32,7 +32,7 @@ async def expired_seconds(world: World, sessions: list[str], seconds: float) -> 
     return total_s
 
 
-@pytest.mark.parametrize("kind", ["refused", "away"])
+@pytest.mark.parametrize("kind", ["refused", "unreachable"])
 @pytest.mark.parametrize(
     ("ttl_s", "seconds"), [(60, 47.0), (60, 50.0), (900, 780.0)], ids=["47", "50", "780"]
 )

@@ -162,7 +162,7 @@ def test_lists_that_are_refused_are_a_trouble_with_their_error() -> None:
             found = world.controller.health.problems()
             assert found["ListForbidden"].endswith("the last error was: GET /secrets: 403")
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
-            # Not listed is not absent: nobody knows whether a Secret is there.
+            # Not listed is not absent: whether a Secret is there is unknown.
             assert survey.fleet.states[TokenState.NO_SECRET] == 0
             assert survey.fleet.states[TokenState.UNKNOWN] == 1
 

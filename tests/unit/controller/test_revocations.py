@@ -111,7 +111,7 @@ def test_a_pod_that_comes_back_days_after_its_session_was_deleted_gets_nothing()
             await asyncio.sleep(LONG_S)
             assert writes_to(world, "2Ab0") == before
         # A replica without memory gives it none either, though no look-up is possible.
-        world.platform.away = True
+        world.platform.unreachable = True
         async with running(world, successor(world)):
             await asyncio.sleep(3600)
             assert writes_to(world, "2Ab0") == before
@@ -164,7 +164,7 @@ def test_a_leader_does_not_rely_on_what_it_knew_in_an_earlier_term() -> None:
         async with running(world, successor(world)):
             await asyncio.sleep(2 * RESYNC_S)
             assert seal_of(world, "2Ab0") is None
-        world.platform.away = True
+        world.platform.unreachable = True
         pod, secret = world.controller.sessions.objects(world.controller.pods.snapshot()[0].key)
         assert pod is not None
         assert directory.confirmation(pod.key, pod, None).value == "yes"
@@ -208,7 +208,7 @@ def test_a_second_term_writes_nothing_to_sessions_that_another_leader_revoked() 
             await asyncio.sleep(10)
             before = writes_to(world, "2Ab0")
             put_back(world, "2Ab0", None)  # as the leader in between took it off
-            world.platform.away = True
+            world.platform.unreachable = True
             turns.is_over.clear()
             turns.is_ours.set()
             await asyncio.sleep(3600)
@@ -301,7 +301,7 @@ def test_an_outage_after_the_list_lacked_a_session_revokes_nothing() -> None:
             project: str | None, on_page: OnPage = ignore_page
         ) -> ListResult[PlatformSession]:
             found = await listed(project, on_page)
-            world.platform.away = len(found.items) == 2
+            world.platform.unreachable = len(found.items) == 2
             return found
 
         world.platform.list_running = list_running  # type: ignore[method-assign]
@@ -309,9 +309,9 @@ def test_an_outage_after_the_list_lacked_a_session_revokes_nothing() -> None:
             await settled(world)
             row = world.platform.sessions.pop("2Ab0")
             await asyncio.sleep(LONG_S)
-            assert world.platform.away
+            assert world.platform.unreachable
             assert min(world.remaining_s(f"2Ab{n}") for n in range(3)) > 270
-            world.platform.sessions["2Ab0"], world.platform.away = row, False
+            world.platform.sessions["2Ab0"], world.platform.unreachable = row, False
             await asyncio.sleep(3600)
             assert min(world.remaining_s(f"2Ab{n}") for n in range(3)) > 270
         assert not world.events("session_revoked")
@@ -452,7 +452,7 @@ def test_a_confirmation_that_a_tenant_restores_while_there_is_no_pod_does_not_st
                 await asyncio.sleep(REVOKED_AGAIN_S + 60)
             assert seal_of(world, "2Ab0") is None
             before = writes_to(world, "2Ab0")
-        world.platform.away = True
+        world.platform.unreachable = True
         async with running(world, successor(world)):
             await asyncio.sleep(60)
             world.add_pod("2Ab0")

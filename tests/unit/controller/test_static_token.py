@@ -25,7 +25,7 @@ SESSIONS = 5
 SOON_S = 2 * RELOAD_S + 5
 
 
-async def nobody() -> None:
+async def release_nothing() -> None:
     """Nothing waits for this one to release."""
 
 
@@ -42,7 +42,7 @@ class Replica:
         alone: bool = False,
         options: ControllerConfig | None = None,
     ) -> None:
-        fence, office = SwitchFence(), LeadershipState(nobody)
+        fence, office = SwitchFence(), LeadershipState(release_nothing)
         fence.term, fence.is_open = name, alone
         source = StaticSource(static_file.read, world.clock, since_s=since_s)
         ports = replace(
@@ -146,7 +146,7 @@ def test_a_seal_is_made_anew_with_the_value_that_a_later_start_will_know() -> No
         replica = Replica(world, static_file, alone=True)
         async with running(replica):
             await asyncio.sleep(60)
-            world.platform.away = True
+            world.platform.unreachable = True
             static_file.holds = NEW
             await asyncio.sleep(SOON_S)
         for secret in replica.controller.secrets.snapshot():
@@ -179,7 +179,7 @@ def test_a_jwt_is_replaced_by_one_that_ends_later_or_sooner(later_s: int) -> Non
 
 
 @pytest.mark.parametrize("startup", ["all", "stale"])
-def test_a_jwt_taken_back_while_nobody_ran_is_replaced_by_one_that_ends_sooner(
+def test_a_jwt_taken_back_while_no_replica_ran_is_replaced_by_one_that_ends_sooner(
     startup: str,
 ) -> None:
     async def scenario(world: World) -> None:

@@ -83,14 +83,14 @@ def test_an_issuer_that_repeats_itself_is_asked_once_and_no_expiry_moves_back() 
     simulate(scenario)
 
 
-def test_with_the_issuer_away_what_is_there_stays_until_it_is_back() -> None:
+def test_with_the_issuer_unreachable_what_is_there_stays_until_it_is_back() -> None:
     async def scenario(world: World) -> None:
         own = await first_term(world, world.issuer.ask)
-        world.issuer.away = True
+        world.issuer.unreachable = True
         async with second_term(world, own):
             assert world.events("startup_resync_finished")[1]["unchanged"] == SESSIONS
             assert len(world.secret_writes()) == SESSIONS
-            world.issuer.away = False
+            world.issuer.unreachable = False
             async with asyncio.timeout(60):
                 while len(world.secret_writes()) < 2 * SESSIONS:
                     await asyncio.sleep(1)

@@ -250,7 +250,7 @@ def test_an_outage_shows_and_series_of_ended_pods_are_gone() -> None:
             assert values[series] > 800
             world.delete_pod("2Bb")
             world.platform.sessions.pop("2Bb")
-            world.issuer.away = True
+            world.issuer.unreachable = True
             await asyncio.sleep(1000)
             values = await watched.values()
             assert series not in values

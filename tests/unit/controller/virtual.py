@@ -52,7 +52,7 @@ US = Caller("us", "token-reconciler/0", "token-reconciler")
 class FakeIssuer:
     """Mints unsigned JWTs on the virtual clock.
 
-    `away` answers nothing, `refused` answers 401, `ttl_s` and `kid`, which names the
+    `unreachable` answers nothing, `refused` answers 401, `ttl_s` and `kid`, which names the
     signing key of the next token, may change.
 
     `offset_s` is its clock less the world's; `date_ahead_s` its Date header less its clock, None
@@ -63,7 +63,7 @@ class FakeIssuer:
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
-        self.away = False
+        self.unreachable = False
         self.refused = False
         self.refusal = (401, "invalid_client")
         self.kid: Callable[[], str] | None = None
@@ -82,8 +82,8 @@ class FakeIssuer:
         self.requests += 1
         sent_at = self._clock.monotonic()
         await asyncio.sleep(0.02)
-        if self.away:
-            raise IssuerUnavailable("the issuer is away")
+        if self.unreachable:
+            raise IssuerUnavailable("the issuer is unreachable")
         if self.refused:
             status, code = self.refusal
             raise IssuerRefused(f"answered {status}", status=status, reason=code)
@@ -120,7 +120,7 @@ class FakeIssuer:
 
 
 class FakePlatform:
-    """What the controller asks of the platform, from a dict; `away` fails every call.
+    """What the controller asks of the platform, from a dict; `unreachable` fails every call.
 
     With `cut_short` the projects list has one project and then fails. `failure` is raised by every
     call; the breaker hears of it, and of answers, as from the real client. A list of sessions comes
@@ -132,7 +132,7 @@ class FakePlatform:
         self.allowed: int | None = None
         self.projects = [PROJECT]
         self.sessions: dict[str, PlatformSession] = {}
-        self.away = False
+        self.unreachable = False
         self.failure: RemoteError | None = None
         self.cut_short = False
         self.lookups = 0
@@ -141,8 +141,8 @@ class FakePlatform:
         self.before_page: Callable[[int], None] = lambda _number: None
 
     def _guard(self) -> None:
-        if self.away:
-            raise PlatformUnavailable("the platform is away")
+        if self.unreachable:
+            raise PlatformUnavailable("the platform is unreachable")
         if isinstance(self.failure, PlatformRefused):
             self.breaker.refused(self.failure)
         if self.failure is not None:
@@ -152,7 +152,7 @@ class FakePlatform:
     async def list_projects(self) -> ListResult[PlatformProject]:
         self._guard()
         if self.cut_short:
-            error = PlatformUnavailable("the second page is away")
+            error = PlatformUnavailable("the second page is unreachable")
             return ListResult([PlatformProject(id=self.projects[0])], 0, 2, 0, False, error)
         return ListResult([PlatformProject(id=name) for name in self.projects], 0, 1, 0, True, None)
 

@@ -187,7 +187,7 @@ class Server:
             and self.ours
             and self.now_s - self.ours[0].applied_s < CLOCK_TOLERANCE_S
         ):
-            self.news(in_flight)  # whose an equal token is cannot be told yet
+            self.news(in_flight)  # whose an equal token is is not known yet
         else:
             self.noise = True
 
@@ -351,8 +351,8 @@ class Agent:
         fields: dict[str, Any] = {
             name: getattr(view.secret, name) for name in view.secret.__struct_fields__
         }
-        told = structs.replace(view, secret=ObjectMeta(**(fields | believed[found])), record=None)
-        return plan(told, policy, self.now_s)
+        shown = structs.replace(view, secret=ObjectMeta(**(fields | believed[found])), record=None)
+        return plan(shown, policy, self.now_s)
 
     def act(self) -> Write | None:
         """Do what is planned, if it is a write and has a reason; one is under way at a time."""
@@ -498,16 +498,16 @@ class Agent:
             raise Broken(f"{len(made)} writes without news: {made}")
 
     def check_accusation(self, view: SessionState, owner: Owner) -> None:
-        """Nobody is accused who did nothing after our last write."""
+        """No writer is accused that wrote nothing after our last write."""
         if undone(view.record, view.secret, owner, NAMES) != "token" or view.record is None:
             return
         answer = view.record.response
         assert answer is not None
         if self.server.foreign_version <= int(answer.version):
-            raise Broken("an overwrite is seen where nobody wrote")
+            raise Broken("an overwrite is seen where no other wrote")
 
     def check_repaired(self) -> None:
-        """At rest the token is one of ours, or nobody can know that it is not."""
+        """At rest the token is one of ours, or it cannot be known that it is not."""
         state = self.server.current
         if not state.tracked:
             return

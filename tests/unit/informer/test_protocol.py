@@ -376,7 +376,7 @@ class TestWatches:
         machine.request(Instant(240))
         assert machine.idle_s == IDLE_S
 
-    def test_silence_is_told_from_a_reset(self) -> None:
+    def test_silence_is_distinguished_from_a_reset(self) -> None:
         machine = watching()
         machine.event(bookmark(11), Instant(60))
         assert machine.failed(TransportError("silent"), Instant(60.0 + IDLE_S)) == (

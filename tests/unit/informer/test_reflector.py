@@ -39,7 +39,7 @@ from tests.unit.informer.fake_kube import (
 )
 from tests.unit.informer.objects import added, bookmark, event, meta, page, skipped
 
-AWAY = TransportError("list pods: refused")
+UNREACHABLE = TransportError("list pods: refused")
 
 
 @dataclass
@@ -199,7 +199,7 @@ def test_a_server_that_sends_one_bookmark_and_closes_is_no_hot_loop() -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [AWAY, ServerError("503", status=503), ProtocolError("garbage")]
+    "failure", [UNREACHABLE, ServerError("503", status=503), ProtocolError("garbage")]
 )
 def test_a_list_that_always_fails_gets_few_requests(failure: TransportError) -> None:
     rig = play(600.0, [failure])
@@ -301,7 +301,7 @@ class TestSilence:
 
 class TestOutages:
     def test_waits_keep_their_length_in_an_outage_of_an_hour(self) -> None:
-        rig = play(3600.0, [page(10)], [AWAY])
+        rig = play(3600.0, [page(10)], [UNREACHABLE])
         times = [asked.at for asked in rig.kube.asked if asked.verb == "watch"]
         gaps = [later - earlier for earlier, later in pairwise(times)]
         assert [0.8 * 2**n <= gap <= 1.6 * 2**n for n, gap in enumerate(gaps[:4])] == [True] * 4
@@ -314,8 +314,8 @@ class TestOutages:
     def test_two_healthy_minutes_make_the_next_wait_short_again(self) -> None:
         alive = [act for n in range(3) for act in (Wait(60.0), bookmark(11 + n))]
         first = Stream([Wait(RESTARTED_S[1])])  # a list follows it, as nothing was reachable before
-        streams = (first, Stream([*alive, AWAY]), Stream([SILENT]))
-        rig = play(460.0, [page(10)], [*[AWAY] * 5, *streams])
+        streams = (first, Stream([*alive, UNREACHABLE]), Stream([SILENT]))
+        rig = play(460.0, [page(10)], [*[UNREACHABLE] * 5, *streams])
         watches = [asked.at for asked in rig.kube.asked if asked.verb == "watch"]
         assert 0.8 <= watches[7] - watches[6] - 180.0 <= 1.6
 
@@ -329,7 +329,7 @@ class TestOutages:
             await asyncio.sleep(0.01)
             assert len(rig.kube.asked) == asked + 1
 
-        rig = play(310.0, [page(10)], [AWAY], meanwhile=recover)
+        rig = play(310.0, [page(10)], [UNREACHABLE], meanwhile=recover)
         assert rig.kube.verbs()[-1] == ("watch", "10")
 
     def test_recovery_during_a_request_that_hangs_shortens_the_wait_after_it(self) -> None:
@@ -345,11 +345,13 @@ class TestOutages:
         assert all(gap > 60.8 for gap in gaps[:3] + gaps[4:])
 
     def test_it_tells_the_breaker_of_failures_and_answers(self) -> None:
-        rig = play(30.0, [AWAY, AWAY, AWAY, page(10)])
+        rig = play(30.0, [UNREACHABLE, UNREACHABLE, UNREACHABLE, page(10)])
         assert not rig.breaker.is_open
         assert rig.breaker.stats().outages_total == 1
 
-    def test_a_server_that_answers_500_counts_as_away_but_not_an_error_in_a_stream(self) -> None:
+    def test_a_server_that_answers_500_counts_as_unreachable_but_not_an_error_in_a_stream(
+        self,
+    ) -> None:
         failing = ServerError("500", status=500)
         assert play(30.0, [failing]).breaker.is_open
         assert not play(30.0, [page(10)], [Stream([failing])]).breaker.is_open
@@ -370,7 +372,7 @@ class TestOutages:
 
     def test_an_outage_is_logged_when_it_begins_and_when_it_ends(self) -> None:
         with capture_logs() as logs:
-            play(700.0, [page(10)], [AWAY] * 12 + [Stream([bookmark(11), SILENT])])
+            play(700.0, [page(10)], [UNREACHABLE] * 12 + [Stream([bookmark(11), SILENT])])
         names = [entry["event"] for entry in logs]
         assert names[:3] == ["listed", "watch_restarted", "watch_recovered"]
         assert names.count("watch_restarted") == 1
@@ -429,7 +431,7 @@ class TestRelist:
             await rig.reflector.relist()
             assert asyncio.get_running_loop().time() == pytest.approx(300.0)
 
-        play(310.0, [AWAY], meanwhile=relist)
+        play(310.0, [UNREACHABLE], meanwhile=relist)
 
     def test_a_list_that_began_before_the_call_does_not_count(self) -> None:
         async def relist(rig: Rig) -> None:
@@ -450,7 +452,7 @@ class TestRelist:
     def test_it_waits_through_an_outage_and_a_caller_may_give_up(self) -> None:
         async def relist(rig: Rig) -> None:
             await asyncio.sleep(1.0)
-            rig.kube.lists[:] = [AWAY, AWAY, page(20, meta("b"))]
+            rig.kube.lists[:] = [UNREACHABLE, UNREACHABLE, page(20, meta("b"))]
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await rig.reflector.relist()
@@ -461,7 +463,7 @@ class TestRelist:
 
 
 class TestCallbacks:
-    def test_what_came_back_is_told_even_if_the_answer_was_known(self) -> None:
+    def test_what_came_back_is_reported_even_if_the_answer_was_known(self) -> None:
         rig = Rig(FakeKube([page(10, meta("a", 5))]))
         accept = Call(lambda: rig.store.apply_write_response(meta("a", 12)))
         gone = event("DELETED", meta("b", 13))
@@ -556,7 +558,7 @@ class TestServerThatHasJustStarted:
 
     def test_it_neither_opens_nor_closes_the_breaker(self) -> None:
         assert not play(60.0, [self.STARTING]).breaker.is_open
-        assert play(30.0, [AWAY, AWAY, AWAY, self.STARTING]).breaker.is_open
+        assert play(30.0, [UNREACHABLE, UNREACHABLE, UNREACHABLE, self.STARTING]).breaker.is_open
 
     def test_it_is_no_refusal_and_costs_no_relist(self) -> None:
         with capture_logs() as logs:

@@ -20,7 +20,7 @@ async def test_so_much_is_kept_as_was_asked_for(last: bool, kept: bytes, is_full
         assert (pipe.is_cut, pipe.is_full.is_set()) == (True, is_full)
 
 
-async def test_what_fits_is_kept_whole_though_nobody_closes_the_pipe() -> None:
+async def test_what_fits_is_kept_whole_though_no_process_closes_the_pipe() -> None:
     with ChildPipe(4) as pipe:
         os.write(pipe.writer, b"01")
         os.write(pipe.writer, b"23")

@@ -211,7 +211,7 @@ async def test_a_field_without_effect_is_named_once(
     assert (fields, plugin.runs) == (["context.colour"], 2)
 
 
-async def test_a_user_that_is_not_there_is_not_nobody(tmp_path: Path, clock: ManualClock) -> None:
+async def test_a_user_that_is_absent_is_not_anonymous(tmp_path: Path, clock: ManualClock) -> None:
     path = write_config(tmp_path / "config", {"user": {"token": SECRET}})
     edit_context(path, user="another")
     with pytest.raises(SettingsError, match="its context names a user that is not there"):

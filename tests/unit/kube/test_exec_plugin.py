@@ -113,7 +113,7 @@ def long(count: int) -> str:
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize("held", ["", ">/dev/null", ">/dev/null 2>&1"])
-def test_nobody_waits_for_what_it_leaves_behind(
+def test_what_it_leaves_behind_is_not_waited_for(
     held: str, loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
 ) -> None:
     left = tmp_path / "pid"
@@ -137,7 +137,7 @@ async def test_a_missing_command_comes_with_the_kubeconfigs_hint() -> None:
 
 
 @pytest.mark.parametrize("asks", [True, False, None])
-async def test_it_is_told_of_the_cluster_if_it_asks(asks: bool | None, tmp_path: Path) -> None:
+async def test_it_gets_the_cluster_if_it_asks(asks: bool | None, tmp_path: Path) -> None:
     info = tmp_path / "info"
     script = f"printf %s \"$KUBERNETES_EXEC_INFO\" > {info}; echo '{ANSWER}'"
     plugin = shell(script, provideClusterInfo=asks, env=[{"name": "EMPTY", "value": None}])
@@ -146,7 +146,7 @@ async def test_it_is_told_of_the_cluster_if_it_asks(asks: bool | None, tmp_path:
     assert spec == {"interactive": False} | ({"cluster": {"server": "https://k"}} if asks else {})
 
 
-def test_what_it_is_told_has_the_ca_as_data_and_its_own_extension(tmp_path: Path) -> None:
+def test_what_it_gets_has_the_ca_as_data_and_its_own_extension(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_bytes(b"PEM")
     data = base64.b64encode(b"PEM").decode()
     assert cluster_info({"server": "s", "certificate-authority": str(tmp_path / "ca.crt")}) == {

@@ -183,7 +183,7 @@ def test_a_watch_from_the_compacted_version_itself_misses_nothing() -> None:
     assert [event.type for event in drain(feed)] == ["ADDED"]
 
 
-def test_a_watch_that_nobody_reads_is_ended() -> None:
+def test_a_watch_without_a_reader_is_ended() -> None:
     feed = WatchFeed(kinds.SECRETS, lambda _: True, after=0, wake=lambda: None)
     event = WatchEvent("ADDED", {})
     for _ in range(BACKLOG_LIMIT):

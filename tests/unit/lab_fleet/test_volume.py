@@ -18,7 +18,7 @@ def test_names_point_through_the_data_link(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_old_version_is_cleared_away(tmp_path: Path) -> None:
+def test_old_version_is_removed(tmp_path: Path) -> None:
     for content in (b"one", b"two", b"three"):
         kubelet.project_files(tmp_path, {"bot-token": content})
 

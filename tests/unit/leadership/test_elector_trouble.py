@@ -420,7 +420,7 @@ class TestFailingServer:
 
         scenario()
 
-    def test_silent_watches_never_make_two_holders_and_keep_nobody_from_the_lease(self) -> None:
+    def test_silent_watches_never_make_two_holders_and_keep_no_replica_from_the_lease(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, follower = await bench.start_pair()

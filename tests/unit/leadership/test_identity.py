@@ -31,7 +31,7 @@ def test_outside_of_a_pod_the_nonce_alone_tells_processes_apart() -> None:
         (Identity("host", "", "bbbb"), "host__aaaa", False),
     ],
     ids=[
-        "same pod", "ourselves", "nobody", "other pod", "other name", "no pod", "no process",
+        "same pod", "ourselves", "no holder", "other pod", "other name", "no pod", "no process",
         "we have no pod", "empty pod",
     ],
 )  # fmt: skip

@@ -72,8 +72,9 @@ FULL = {
         ({"preferredHolder": "b", "strategy": "OldestEmulationVersion"}, record()),
     ],
     ids=[
-        "full", "no spec", "empty spec", "nulls", "nobody", "holder alone", "time without digits",
-        "garbage time", "negative", "longest duration", "most transitions", "fields of others",
+        "full", "no spec", "empty spec", "nulls", "no holder", "holder alone",
+        "time without digits", "garbage time", "negative", "longest duration", "most transitions",
+        "fields of others",
     ],
 )  # fmt: skip
 def test_a_lease_is_read_with_any_field_missing(spec: Any, wanted: LeaseRecord) -> None:

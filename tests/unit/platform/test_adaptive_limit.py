@@ -93,7 +93,7 @@ def test_fewer_than_one_request_is_no_limit() -> None:
         st.tuples(st.sampled_from(["ask", "end", "slow", "fail", "give_up", "drop"]), st.booleans())
     ),
 )
-def test_never_more_than_allowed_begin_and_nobody_is_lost(
+def test_never_more_than_allowed_begin_and_no_waiter_is_lost(
     most: int, steps: list[tuple[str, bool]]
 ) -> None:
     limit: AdaptiveLimit[int] = AdaptiveLimit(most)

@@ -66,16 +66,16 @@ def test_lines_arrive_whole_and_in_order(pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_a_full_pipe_holds_no_writer_and_what_is_too_much_is_counted_and_told(
+def test_a_full_pipe_holds_no_writer_and_what_is_too_much_is_counted_and_reported(
     pipe: Pipe, *, blocking: bool
 ) -> None:
-    told: list[int] = []
-    is_told = threading.Event()
+    reported: list[int] = []
+    is_reported = threading.Event()
 
     def on_drained(lines: int) -> None:
-        told.append(lines)
+        reported.append(lines)
         writer.write("dropped\n")
-        is_told.set()
+        is_reported.set()
 
     writer = StderrWriter(pipe.write_fd, capacity_bytes=1000, on_drained=on_drained)
     pipe.fill()
@@ -84,23 +84,23 @@ def test_a_full_pipe_holds_no_writer_and_what_is_too_much_is_counted_and_told(
         writer.write(f"{number:09}\n" * 10)  # 100 bytes: ten of them wait
     assert writer.dropped_total == 400
     assert not writer.settle(0.0)
-    assert not is_told.is_set()
+    assert not is_reported.is_set()
     found = pipe.read_until(lambda found: found.endswith(b"dropped\n"))
-    assert is_told.wait(LIMIT_S)
-    assert told == [400]
+    assert is_reported.wait(LIMIT_S)
+    assert reported == [400]
     kept = [f"{number:09}" for number in range(10) for _ in range(10)]
     assert found.decode().split() == [*kept, "dropped"]
     assert writer.settle(LIMIT_S)
 
 
 def test_a_reader_that_is_gone_ends_nothing_and_is_not_reported_to_itself(pipe: Pipe) -> None:
-    told: list[int] = []
-    writer = StderrWriter(pipe.write_fd, on_drained=told.append)
+    reported: list[int] = []
+    writer = StderrWriter(pipe.write_fd, on_drained=reported.append)
     os.close(pipe.read_fd)
     for _ in range(3):
         writer.write("lost\n")
         assert writer.settle(LIMIT_S)
-    assert (writer.dropped_total, told) == (3, [])
+    assert (writer.dropped_total, reported) == (3, [])
 
 
 def test_the_writer_logs_how_many_lines_were_dropped(pipe: Pipe) -> None:
@@ -212,8 +212,8 @@ def test_a_log_that_is_read_again_says_how_many_lines_were_dropped(pipe: Pipe) -
         dropped = program.dropped()
         found = pipe.read_until(lambda found: b"log_lines_dropped" in found and found[-1:] == b"\n")
     lines = [line for line in found.decode().splitlines() if line.startswith("{")]
-    [told] = [one for one in map(json.loads, lines) if one["event"] == "log_lines_dropped"]
-    assert told["lines"] == dropped
+    [reported] = [one for one in map(json.loads, lines) if one["event"] == "log_lines_dropped"]
+    assert reported["lines"] == dropped
 
 
 def test_a_process_that_was_started_without_standard_error_logs_nowhere() -> None:

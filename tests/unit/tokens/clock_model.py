@@ -230,7 +230,7 @@ class World:
                 "behind the youngest token that was seen",
             )
         self._check_refusal(answer, judged)
-        if self.answers == 1 and self._wrong() <= 1 and self._is_told() and not self._misled():
+        if self.answers == 1 and self._wrong() <= 1 and self._shows_age() and not self._misled():
             self._claim(
                 self._is_near(bounds, SAME_TIME_S), "one wrong clock moves the first estimate"
             )
@@ -253,7 +253,7 @@ class World:
         clocks = [self.wall_s, self.api_server_s, self.gateway_s]
         return [each for each in clocks if each is not None]
 
-    def _is_told(self) -> bool:
+    def _shows_age(self) -> bool:
         """Tell whether the first answer says how old its token is."""
         return self.says_issued and (self.cache is None or (self.is_honest and self.says_left))
 

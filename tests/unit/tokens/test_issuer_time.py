@@ -80,7 +80,7 @@ def test_a_step_is_proven_by_two_more_tokens_before_one_is_given(step_s: float) 
     _with_bench(story)
 
 
-def test_one_node_of_the_issuer_that_is_ahead_moves_nothing_and_gives_nobody_a_token() -> None:
+def test_one_node_of_the_issuer_that_is_ahead_moves_nothing_and_gives_no_token() -> None:
     async def story(bench: SourceBench) -> None:
         await _proven(bench)
         bench.issuer.skew_s = 700.0
@@ -104,7 +104,7 @@ def test_the_first_estimate_that_differs_from_the_wall_is_a_move_too() -> None:
     assert move.moved_s == pytest.approx(40, abs=1.0)
 
 
-def test_each_clock_is_told_by_how_much_it_is_off() -> None:
+def test_it_is_shown_by_how_much_each_clock_is_off() -> None:
     clock = ManualClock()
     time = IssuerTime(clock)
     time.observe_api_server("Thu, 01 Jan 2026 00:00:00 GMT")

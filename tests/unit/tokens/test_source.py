@@ -25,7 +25,7 @@ def _with_bench(story: Callable[[SourceBench], Awaitable[None]], **issuer: float
     run_virtual(main())
 
 
-def _away() -> IssuerUnavailable:
+def _unreachable() -> IssuerUnavailable:
     return IssuerUnavailable("token request: no connection", reason="connection")
 
 
@@ -162,7 +162,7 @@ def test_refresh_mints_even_with_a_new_token_at_hand() -> None:
 
 def test_while_the_issuer_is_down_get_fails_at_once_without_a_request() -> None:
     async def story(bench: SourceBench) -> None:
-        bench.issuer.fault = _away
+        bench.issuer.fault = _unreachable
         for _ in range(3):
             with pytest.raises(IssuerUnavailable):
                 await bench.source.get(min_remaining=M)
@@ -178,7 +178,7 @@ def test_while_the_issuer_is_down_get_fails_at_once_without_a_request() -> None:
 def test_while_the_issuer_is_down_a_token_with_enough_life_is_still_given() -> None:
     async def story(bench: SourceBench) -> None:
         token = await bench.source.get(min_remaining=M)
-        bench.issuer.fault = _away
+        bench.issuer.fault = _unreachable
         for _ in range(3):
             with pytest.raises(IssuerUnavailable):
                 await bench.source.refresh()
@@ -221,7 +221,7 @@ def test_a_refusal_is_no_outage_and_is_not_repeated_for_every_caller() -> None:
 
 def test_an_issuer_that_refuses_is_back() -> None:
     async def story(bench: SourceBench) -> None:
-        bench.issuer.fault = _away
+        bench.issuer.fault = _unreachable
         for _ in range(3):
             with pytest.raises(IssuerUnavailable):
                 await bench.source.get(min_remaining=M)
@@ -256,7 +256,7 @@ def test_a_retry_after_is_honoured_before_the_breaker_opens() -> None:
         pytest.param(
             lambda: IssuerUnavailable("busy", status=429, retry_after_s=7.0), 1, id="retry-after"
         ),
-        pytest.param(lambda: _away(), 0, id="one-lost-answer"),
+        pytest.param(lambda: _unreachable(), 0, id="one-lost-answer"),
     ],
 )
 def test_the_first_token_after_a_pause_wakes_all_who_were_held_back(
@@ -283,7 +283,7 @@ def test_the_first_token_after_a_pause_wakes_all_who_were_held_back(
 
 def test_each_waiter_gets_an_error_of_its_own() -> None:
     async def story(bench: SourceBench) -> None:
-        bench.issuer.fault = _away
+        bench.issuer.fault = _unreachable
         gets = [bench.source.get(min_remaining=M) for _ in range(10)]
         errors = await asyncio.gather(*gets, return_exceptions=True)
         assert len({id(error) for error in errors}) == 10

@@ -106,9 +106,9 @@ def test_what_cannot_be_used_is_said_once_and_changes_nothing(wrong: str | Setti
         "static_token_replaced",
     ]
     assert source.stats().last_error == ""
-    told = f"{lines} {source!r} {source.stats()}"
-    assert not [value for value in (OLD, NEW, str(static_file.holds)) if value in told]
-    assert not (isinstance(wrong, str) and wrong in told)
+    shown = f"{lines} {source!r} {source.stats()}"
+    assert not [value for value in (OLD, NEW, str(static_file.holds)) if value in shown]
+    assert not (isinstance(wrong, str) and wrong in shown)
 
 
 def test_a_file_that_is_mended_as_it_was_is_said_again_when_it_breaks_again() -> None:
@@ -144,13 +144,13 @@ def test_a_file_from_the_future_counts_as_of_now() -> None:
     )
 
 
-def test_whoever_asked_is_told_of_each_token_within_two_looks() -> None:
+def test_each_listener_gets_each_token_within_two_looks() -> None:
     async def main() -> None:
-        static_file, told = StaticFile(), list[Token]()
+        static_file, received = StaticFile(), list[Token]()
         source = StaticSource(static_file.read, VirtualClock(asyncio.get_running_loop()))
 
         async def tell(token: Token) -> None:
-            told.append(token)
+            received.append(token)
 
         source.on_replaced(tell)
         async with asyncio.TaskGroup() as group:
@@ -158,9 +158,9 @@ def test_whoever_asked_is_told_of_each_token_within_two_looks() -> None:
             await asyncio.sleep(3600)
             static_file.holds = NEW
             await asyncio.sleep(2 * RELOAD_S + 0.1)
-            assert told == [source.best()]
+            assert received == [source.best()]
             await asyncio.sleep(3600)
             keeper.cancel()
-        assert len(told) == 1
+        assert len(received) == 1
 
     run_virtual(main())

@@ -367,7 +367,7 @@ def test_the_whole_queue_has_one_timer_at_most(monkeypatch: pytest.MonkeyPatch) 
         timers = TimerCount(bench.loop, monkeypatch)
         for number in range(100):
             bench.add(f"key {number}", after_s=200 - number)
-        assert timers.pending() == 0, "nobody waits, so there is nobody to wake"
+        assert timers.pending() == 0, "no caller waits, so there is none to wake"
         tasks = [await bench.getter() for _ in range(5)]
         for number in range(100):
             bench.add(f"key {number}", after_s=0.9 - number / 1000)
