@@ -65,6 +65,20 @@ def test_a_touch_that_fails_stops_no_token(error: KubeError) -> None:
     simulate(scenario)
 
 
+def test_without_touches_a_token_is_written_and_no_pod_is_patched() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        requests: list[tuple[str, str]] = []
+        world.faults.rule = lambda verb, plural: requests.append((verb, plural))
+        async with running(world):
+            await asyncio.sleep(30)
+        assert ("patch", "secrets") in requests
+        assert ("patch", "pods") not in requests
+        assert len(world.controller.touches) == 0
+
+    simulate(scenario, touch=False)
+
+
 def test_a_touch_whose_answer_cannot_be_read_stops_no_token_either() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
