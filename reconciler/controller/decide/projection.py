@@ -19,7 +19,7 @@ UNKNOWN_S: EpochTime = LONG_AGO
 """Expiry of an unknown token: it counts as expired."""
 
 
-class PodToken(NamedTuple):
+class ReadableToken(NamedTuple):
     """The worst token that a pod may read now.
 
     Args:
@@ -31,14 +31,14 @@ class PodToken(NamedTuple):
     needs_touch: bool
 
 
-def pod_token(
+def readable_token(
     annotations: TokenAnnotations,
     pod: ObjectMeta | None,
     names: Names,
     *,
     propagation_s: float,
     now_s: EpochTime,
-) -> PodToken:
+) -> ReadableToken:
     """Return the token that the pod may read.
 
     That is the Secret's token, or the previous one if the kubelet may not have synced since. The
@@ -47,10 +47,10 @@ def pod_token(
     own_s, previous_s = _expires_s(annotations), annotations.previous_expires_s
     written_s = annotations.refreshed_s
     if previous_s is None or written_s is None:
-        return PodToken(own_s, needs_touch=False)
+        return ReadableToken(own_s, needs_touch=False)
     if not _may_be_stale(written_s, pod, names, propagation_s, now_s):
-        return PodToken(own_s, needs_touch=False)
-    return PodToken(min(own_s, previous_s), needs_touch=previous_s < written_s + propagation_s)
+        return ReadableToken(own_s, needs_touch=False)
+    return ReadableToken(min(own_s, previous_s), needs_touch=previous_s < written_s + propagation_s)
 
 
 def _expires_s(annotations: TokenAnnotations) -> EpochTime:

@@ -22,7 +22,7 @@ from reconciler.controller.decide.annotations import (
 from reconciler.controller.decide.confirmation_mac import is_well_formed
 from reconciler.controller.decide.ownership import Owner
 from reconciler.controller.decide.progress import WriteRecord
-from reconciler.controller.decide.projection import UNKNOWN_S, PodToken, pod_token
+from reconciler.controller.decide.projection import UNKNOWN_S, ReadableToken, readable_token
 from reconciler.controller.decide.refresh_grid import MIN_REMAINING, allowance_s, refresh_at_s
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
@@ -204,7 +204,7 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
         static=context.static,
         response=state.record.response if state.record is not None else None,
     )
-    readable = pod_token(
+    readable = readable_token(
         annotations, state.pod, names, propagation_s=context.propagation_s, now_s=now_s
     )
     pending = pending_requests(names, state.secret, state.pod)
@@ -240,7 +240,7 @@ def _own_write(state: SessionState, annotations: TokenAnnotations) -> WriteRecor
 
 def _plan_write(
     annotations: TokenAnnotations,
-    readable: PodToken,
+    readable: ReadableToken,
     context: DecisionContext,
     now_s: EpochTime,
     reason: str,
@@ -415,7 +415,7 @@ def _scheduled_s(
 
 def _plan_wait(
     annotations: TokenAnnotations,
-    readable: PodToken,
+    readable: ReadableToken,
     context: DecisionContext,
     now_s: EpochTime,
     due_s: EpochTime,

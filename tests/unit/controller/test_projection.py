@@ -4,7 +4,12 @@ import pytest
 
 from reconciler.clock import LONG_AGO, EpochTime, format_utc, format_utc_millis
 from reconciler.controller.decide.annotations import UNKNOWN, parse_annotations
-from reconciler.controller.decide.projection import MOUNT_S, UNKNOWN_S, PodToken, pod_token
+from reconciler.controller.decide.projection import (
+    MOUNT_S,
+    UNKNOWN_S,
+    ReadableToken,
+    readable_token,
+)
 from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, pod, secret
 
@@ -38,12 +43,12 @@ SEEING: dict[str, tuple[ObjectMeta | None, EpochTime]] = {
 
 def ask(
     on: ObjectMeta | None, former: str, *, now_s: EpochTime = NOW_S, held: ObjectMeta | None = None
-) -> PodToken:
+) -> ReadableToken:
     """Return when what the pod reads ends, and whether it must look."""
     facts = parse_annotations(
         held or written(former), NAMES, now_s=now_s, longest_ttl_s=TTL_S, static=False
     )
-    return pod_token(facts, on, NAMES, propagation_s=D, now_s=now_s)
+    return readable_token(facts, on, NAMES, propagation_s=D, now_s=now_s)
 
 
 def test_an_untouched_pod_may_still_read_the_expired_token() -> None:
