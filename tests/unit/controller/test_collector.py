@@ -257,6 +257,21 @@ def test_a_snapshot_shares_the_loop_and_is_shared() -> None:
     simulate(scenario)
 
 
+def test_a_secret_that_changed_is_read_again() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            before = (await rows(world))["2Ab0"]
+            body = {"metadata": {"annotations": {NAMES.paused: "true"}}}
+            world.core.patch(SECRETS, PROJECT, before.secret, body, by=INTRUDER)
+            await asyncio.sleep(1)
+            states = before.state, (await rows(world))["2Ab0"].state
+            assert states == (TokenState.OK, TokenState.PAUSED)
+
+    simulate(scenario)
+
+
 def test_no_token_is_in_a_snapshot() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")

@@ -497,6 +497,10 @@ def test_a_session_that_is_looked_up_brings_its_namespace_at_once() -> None:
             world.add("2Anew", project="team-new")
             world.add_pod("2Anew", name="elsewhere")  # a pod of that session, in another namespace
             await refreshed(world, "2Anew", "team-new", within_s=3)
+            await asyncio.sleep(10)
+        [denied] = world.events("session_not_confirmed")
+        assert denied["namespace"] == PROJECT
+        assert denied["reason"] == "the platform has it in namespace team-new"
 
     virtual.simulate(scenario, finds_namespaces=True, resync_s=RESYNC_S)
 

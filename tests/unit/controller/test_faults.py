@@ -595,6 +595,23 @@ def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new() -> None:
     simulate(scenario)
 
 
+def test_no_secret_is_created_for_a_pod_that_ended_unseen() -> None:
+    async def scenario(world: World) -> None:
+        row = PlatformSession(id="2Ab0", project_id=PROJECT, phase="Running")
+        world.platform.sessions[row.id] = row
+        world.add_pod("2Ab0")
+        world.platform.unreachable = True
+        async with running(world):
+            await asyncio.sleep(3)
+            world.faults.silence_watches(silent=True)
+            world.delete_pod("2Ab0")
+            world.platform.unreachable = False
+            await asyncio.sleep(60)
+        assert world.secret_writes() == []
+
+    simulate(scenario)
+
+
 def test_two_replicas_that_overlap_do_not_rewrite_each_others_tokens() -> None:
     async def scenario(world: World) -> None:
         for number in range(10):

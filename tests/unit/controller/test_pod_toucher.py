@@ -18,6 +18,7 @@ from reconciler.errors import (
 )
 from reconciler.kube.api import ObjectMeta
 from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.workqueue.items import Priority, ScheduleRequest
 from tests.unit.controller.virtual import PROJECT, World, running, simulate
 
 
@@ -231,23 +232,16 @@ def test_a_touch_of_an_earlier_term_is_forgotten() -> None:
     simulate(scenario)
 
 
-def test_a_pod_that_ends_while_its_secret_is_written_leaves_no_touch() -> None:
+def test_a_run_that_finds_its_session_ended_leaves_no_touch() -> None:
     async def scenario(world: World) -> None:
-        world.add("2Ab0")
-        world.faults.rule = lambda verb, plural: (
-            InjectedFault(delay_s=2.0) if (verb, plural) == ("patch", "secrets") else None
-        )
         controller = world.controller
+        secret = ObjectMeta(PROJECT, "any", "uid-1", "1", "2Ended", "", EpochTime(0), False, {}, ())
         async with running(world):
-            async with asyncio.timeout(30):
-                while not controller.queue.stats().schedule.running:
-                    await asyncio.sleep(0.01)
-            await asyncio.sleep(0.5)
-            world.delete_pod("2Ab0")
-            del world.platform.sessions["2Ab0"]
-            controller.confirmations.record_list(set(), complete=True)
+            await asyncio.sleep(5)
+            now_at = world.clock.monotonic()
+            controller.touches.request(secret.key, secret, now_at)
+            controller.queue.add(secret.key, ScheduleRequest(now_at, Priority.ROUTINE, 0.0, "pod"))
             await asyncio.sleep(20)
             assert len(controller.touches) == 0
-        assert world.events("runner_token_refreshed")
 
     simulate(scenario)

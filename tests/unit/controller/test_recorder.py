@@ -189,6 +189,7 @@ def test_only_a_replica_that_may_write_records_events() -> None:
             await asyncio.sleep(60)
             assert world.events("session_blocked")
             assert recorded(world) == []
+            assert world.controller.events.stats.dropped == 0  # none was queued
 
     simulate(scenario)
 

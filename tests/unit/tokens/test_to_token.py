@@ -5,6 +5,7 @@ import pytest
 from reconciler.clock import EpochTime, Instant
 from reconciler.errors import InvalidToken
 from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.oidc import ClientCredentials
 from reconciler.tokens.token import Token
 from reconciler.tokens.token_response import TokenResponse, to_token
 from tests.support import ManualClock
@@ -94,3 +95,9 @@ def test_any_other_type_is_not_bearer(token_type: str) -> None:
 
 def test_a_response_does_not_show_its_value() -> None:
     assert VALUE not in repr(_response())
+
+
+def test_client_credentials_show_no_secret() -> None:
+    shown = repr(ClientCredentials("fake-id", "obviously-fake-secret"))
+    assert "fake-id" in shown
+    assert "obviously-fake-secret" not in shown
