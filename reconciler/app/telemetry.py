@@ -12,11 +12,14 @@ import structlog
 
 from reconciler import __version__
 from reconciler.clock import LONG_AGO, Clock, Instant
+from reconciler.controller.decide.error_policy import ISSUER
 from reconciler.controller.events.recorder import EventStats
 from reconciler.controller.reconcile.run import Observer
 from reconciler.controller.status.collector import StatusCollector
-from reconciler.controller.status.run_observers import RunMetrics, RunTraces
+from reconciler.controller.status.run_observers import RunMetrics
+from reconciler.controller.status.run_traces import RunTraces
 from reconciler.controller.status.status_metrics import samples
+from reconciler.errors import RemoteError
 from reconciler.telemetry import metrics
 from reconciler.telemetry.batch_exporter import BatchExporter
 from reconciler.telemetry.loop_lag import LoopLag
@@ -55,6 +58,7 @@ class Telemetry:
         self._clock = clock
         self._otlp = otlp
         self._exporter: BatchExporter[SampledTrace] | None = None
+        self._run_traces: RunTraces | None = None
         self.metrics_registry = MetricsRegistry()
         self.metrics_registry.register(self._read)
         self.tracer = Tracer(clock, Random())
@@ -85,12 +89,19 @@ class Telemetry:
 
     async def close(self) -> None:
         """Send what is queued, for `CLOSE_S` at most."""
+        if self._run_traces is not None:
+            self._run_traces.close()
         if self._exporter is not None:
             await asyncio.to_thread(self._exporter.close, CLOSE_S)
 
     async def _within_trace(self, ask: Callable[[], Awaitable[T]]) -> T:
-        if current() is not None:
-            return await ask()
+        if (span := current()) is not None:
+            try:
+                return await ask()
+            except RemoteError:
+                # Other runs that wait for this request fail, too; theirs refer to this trace.
+                span.trace.failed_at = ISSUER
+                raise
         trace = self.tracer.begin("standby_token_request")
         try:
             with trace:
@@ -107,9 +118,9 @@ class Telemetry:
         def keep(trace: Trace) -> None:
             exporter.enqueue(SampledTrace(trace, self._clock.wall() - self._clock.monotonic()))
 
-        tracing = RunTraces(self.tracer, Sampler(self._otlp.ratio).keeps, keep)
+        self._run_traces = RunTraces(self.tracer, Sampler(self._otlp.ratio).keeps, keep)
         self._exporter = exporter
-        self.observers += (tracing.observe,)
+        self.observers += (self._run_traces.observe,)
 
     def _read(self) -> Iterator[Sample]:
         yield Sample(metrics.BUILD, 1, (__version__,))

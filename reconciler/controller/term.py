@@ -47,7 +47,6 @@ class Term:
         self._confirmations.begin_term()
         self._sessions.begin_term()
         self._touches.clear()
-        self._queue.resume()
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -56,6 +55,7 @@ class Term:
                 ]
                 if relist:
                     tasks.append(group.create_task(self._informers.relist()))
+                self._queue.resume()  # the resync begins first: the runs are part of its trace
                 await self._leadership.wait_stopped()
                 for task in tasks:
                     task.cancel()

@@ -130,13 +130,15 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
 
 
-def add_trace_id(_: object, __: str, event: Any) -> Any:
+def add_trace_id(_: object, level: str, event: Any) -> Any:
     """Add the trace ID of the reconcile, resync or token request in progress, sampled or not.
 
-    A line that belongs to other work has its own `trace_id` already.
+    A trace that a warning names is exported. A line that belongs to other work has its own
+    `trace_id` already.
     """
     if "trace_id" not in event and (span := current()) is not None:
         event["trace_id"] = span.trace.hex_id
+        span.trace.named |= level not in ("debug", "info")
     return event
 
 

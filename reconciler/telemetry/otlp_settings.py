@@ -30,7 +30,8 @@ class Sampler:
 
     Args:
         ratio: Share of the ordinary traces that is kept, 0..1. The trace ID alone decides, so that
-            other services with the same rule keep the same traces.
+            other services with the same rule keep the same traces; within a resync's trace the
+            span ID decides.
             Source: OpenTelemetry specification, TraceIdRatioBased.
     """
 
@@ -38,9 +39,10 @@ class Sampler:
         self._bound = round(ratio * (_MASK + 1))
 
     def keeps(self, trace: Trace) -> bool:
-        if trace.failed or trace.seconds > max(SLOW_S, trace.p95_s):
+        if trace.failed or trace.named or trace.seconds > max(SLOW_S, trace.p95_s):
             return True
-        return trace.trace_id & _MASK < self._bound
+        drawn = trace.trace_id & _MASK if trace.parent is None else trace.span_id
+        return drawn < self._bound
 
 
 EXPORT_TIMEOUT_S = 10.0

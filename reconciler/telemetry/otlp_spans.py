@@ -56,6 +56,9 @@ def spans_of(sampled: SampledTrace, resource: Resource) -> Iterator[ReadableSpan
     yield ReadableSpan(
         trace.name,
         context=_context(trace.id),
+        parent=(
+            None if trace.parent is None else _context(SpanId(trace.trace_id, trace.parent.span_id))
+        ),
         resource=resource,
         attributes=attributes,
         events=_events(trace, end_ns),

@@ -130,14 +130,18 @@ class Trace(Span):
 
     `queued_at` is when the work was due (monotonic), `p95_s` how long such work takes at the 95th
     percentile (0.0 = unknown); `attributes` are those of the trace, `links` the spans that caused
-    it, each with the reason.
+    it, each with the reason. `parent` is the resync, or the outage, whose trace it is part of.
+    `failed_at` is the endpoint at which a request of it failed, "" for none; `named` whether a
+    warning of the log names it.
     """
 
     __slots__ = (
         "attributes",
         "dropped_spans",
         "failed",
+        "failed_at",
         "links",
+        "named",
         "p95_s",
         "queued_at",
         "sampled",
@@ -146,14 +150,16 @@ class Trace(Span):
         "tracer",
     )  # fmt: skip
 
-    def __init__(self, tracer: "Tracer", name: str, queued_at: Instant | None) -> None:
-        super().__init__(None, name, "", None)
+    def __init__(
+        self, tracer: "Tracer", name: str, queued_at: Instant | None, parent: "Trace | None" = None
+    ) -> None:
+        super().__init__(None, name, "", parent)
         self.tracer = tracer
-        self.trace_id = tracer.new_id(128)
+        self.trace_id: int = tracer.new_id(128) if parent is None else parent.trace_id
         self.queued_at = queued_at
         self.p95_s = 0.0
-        self.failed = False
-        self.sampled = False
+        self.failed = self.sampled = self.named = False
+        self.failed_at = ""
         self.spans: list[Span] = []
         self.dropped_spans = 0
         self.attributes: dict[str, str | int | float | bool] = {}
@@ -206,14 +212,15 @@ class Tracer:
     Args:
         random: The generator of IDs. No decision uses it, so that tracing changes no behaviour.
 
-    `causes` holds the latest resync of each kind, by the reason with which it queues runs: the
-    traces of these runs link to it.
+    `causes` holds the latest resync of each kind, by the reason with which it queues runs. A run
+    that begins while its resync is open is part of that trace; a later one links to it.
     """
 
     def __init__(self, clock: Clock, random: Random) -> None:
         self.monotonic = clock.monotonic
         self.wall = clock.wall
         self.causes: dict[str, SpanId] = {}
+        self._resyncs: dict[str, Trace] = {}
         self._listeners: list[Callable[[Trace], None]] = []
         self._random = random
 
@@ -226,12 +233,30 @@ class Tracer:
         """Call `callback` with each trace that ends through `end`."""
         self._listeners.append(callback)
 
-    def begin(self, name: str, *, queued_at: Instant | None = None) -> Trace:
-        """Return a trace, to enter with `with` and to pass to `end` after that."""
-        return Trace(self, name, queued_at)
+    def begin(
+        self, name: str, *, queued_at: Instant | None = None, reasons: tuple[str, ...] = ()
+    ) -> Trace:
+        """Return a trace, to enter with `with` and to pass to `end` after that.
+
+        Args:
+            reasons: Why a run was queued.
+        """
+        parent = None
+        if self._resyncs:
+            found = (self._resyncs.get(reason) for reason in reasons)
+            parent = next((one for one in found if one is not None), None)
+        return Trace(self, name, queued_at, parent)
+
+    def begin_resync(self, name: str, *reasons: str) -> Trace:
+        """Return the trace of a resync that queues runs with these reasons."""
+        trace = Trace(self, name, None)
+        for reason in reasons:
+            self.causes[reason], self._resyncs[reason] = trace.id, trace
+        return trace
 
     def end(self, trace: Trace) -> None:
         """Pass a trace to the listeners, after its block has ended."""
+        self._resyncs = {key: one for key, one in self._resyncs.items() if one is not trace}
         for listener in self._listeners:
             listener(trace)
 

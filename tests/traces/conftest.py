@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.assets import find
-from tests.cluster.conftest import REQUIRE
+from tests.cluster.conftest import REQUIRE, admin, control_plane
 from tests.traces.jaeger import Jaeger
+
+__all__ = ["admin", "control_plane"]
 
 
 @pytest.fixture(scope="session")

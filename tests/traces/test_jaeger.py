@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.controller.status.run_observers import CHANGES
+from reconciler.controller.status.run_traces import CHANGES
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.cluster.cluster import LabCluster
 from tests.controller import Controller, running
@@ -83,12 +83,21 @@ async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
         assert await controller.terminate() == 0
     assert not controller.events("telemetry_export_failed")
 
-    spans = by_name(trace)
-    assert {"reconcile", "queue", "token_request", PATCH} <= spans.keys()
-    root = spans["reconcile"]
-    assert all(
-        parents(spans[name]) == {root["spanID"]} for name in ("queue", "token_request", PATCH)
-    )
+    resync_spans = by_name(resync)
+    head = resync_spans["startup_resync"]
+    assert trace["traceID"] == head["traceID"]
+    [root] = [
+        span
+        for span in trace["spans"]
+        if span["operationName"] == "reconcile"
+        and tags(span)["token_reconciler.session.id"] == line["session_id"]
+        and tags(span)["token_reconciler.outcome"] == "refreshed"
+    ]
+    assert parents(root) == {head["spanID"]}
+    spans = {
+        span["operationName"]: span for span in trace["spans"] if parents(span) == {root["spanID"]}
+    }
+    assert {"queue", "token_request", PATCH} <= spans.keys()
     assert tags(root)["token_reconciler.session.id"] == line["session_id"]
     assert tags(root)["k8s.namespace.name"] == line["namespace"]
     assert tags(root)["token_reconciler.reason"] == line["reason"]
@@ -100,17 +109,12 @@ async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
     assert f"/secrets/{patch['token_reconciler.secret.name']}?" in patch["url.full"]
     assert sum(span["duration"] for span in spans.values()) > 0
 
-    resync_spans = by_name(resync)
-    head = resync_spans["startup_resync"]
-    links = [one for one in root["references"] if one["refType"] == "FOLLOWS_FROM"]
-    assert [(one["traceID"], one["spanID"]) for one in links] == [(head["traceID"], head["spanID"])]
     assert tags(head)["sessions"] == 6
     assert tags(head)["sessions.refreshed"] == 6
     pages = [span for span in resync["spans"] if span["operationName"] == "GET"]
     assert pages
     assert all("/api/ambient/v1/" in tags(page)["url.full"] for page in pages)
     assert all(tags(page)["http.response.status_code"] == 200 for page in pages)
-    assert len(resync["spans"]) < 20
 
     service = trace["processes"][root["processID"]]
     assert service["serviceName"] == "readable"
@@ -136,15 +140,18 @@ async def test_failures_are_kept_with_their_cause_when_nothing_else_is(
         assert await controller.terminate() == 0
     everything = jaeger.traces("failing", operation="reconcile")
     assert {trace["traceID"] for trace in everything} == {trace["traceID"] for trace in failed}
-    for trace in failed:
-        spans = by_name(trace)
-        assert tags(spans["reconcile"])["token_reconciler.session.id"] == broken.session_id
-        assert tags(spans["reconcile"])["error.type"] == "Invalid"
-        patch = tags(spans[PATCH])
+    spans = [span for trace in failed for span in trace["spans"] if tags(span).get("error.type")]
+    runs = [tags(span) for span in spans if span["operationName"] == "reconcile"]
+    assert {run["token_reconciler.session.id"] for run in runs} == {broken.session_id}
+    assert {run["error.type"] for run in runs} == {"Invalid"}
+    writes = [span for span in spans if span["operationName"] == PATCH]
+    assert len(writes) == len(runs)
+    for write in writes:
+        patch = tags(write)
         assert patch["http.response.status_code"] == 422
         assert patch["error"] is True
         assert "422 Invalid" in patch["otel.status_description"]
-        [exception] = spans[PATCH]["logs"]
+        [exception] = write["logs"]
         fields = {field["key"]: field["value"] for field in exception["fields"]}
         assert (fields["event"], fields["exception.type"]) == ("exception", "Invalid")
         assert fields["exception.message"] == patch["otel.status_description"]

@@ -83,7 +83,7 @@ class Workers:
         work = await self._queue.get()
         self._bulkhead.record_started(work.key)
         following: ScheduleRequest | None = None
-        trace = self._tracer.begin("reconcile", queued_at=work.ready_at)
+        trace = self._tracer.begin("reconcile", queued_at=work.ready_at, reasons=work.reasons)
         run = ReconcileRun(work, trace, self._sessions.term_began_at)
         try:
             with run.trace:

@@ -103,8 +103,7 @@ class Resync:
 
     async def _run_startup(self) -> None:
         """Queue every session; unconfirmed ones wait for their page of the list, see `plan`."""
-        trace = self._begin("startup_resync")
-        self._tracer.causes[LEADER_START] = trace.id
+        trace = self._tracer.begin_resync("startup_resync", "startup_resync", LEADER_START)
         self._startup.begin(trace.hex_id, partial(self._end_startup, trace))
         with trace:
             await self._queue_all()
@@ -138,11 +137,6 @@ class Resync:
         self._startup.all_listed()
         self._confirmations.prune(live)
 
-    def _begin(self, reason: str) -> Trace:
-        trace = self._tracer.begin(reason)
-        self._tracer.causes[reason] = trace.id
-        return trace
-
     def _end_startup(self, trace: Trace) -> None:
         """End the trace after the last session's first result, with one span for all of them."""
         startup = self._startup
@@ -155,7 +149,7 @@ class Resync:
         self._tracer.end(trace)
 
     async def _run_periodic(self) -> None:
-        with self._begin("resync") as trace:
+        with self._tracer.begin_resync("resync", "resync") as trace:
             await self._queue_listed(trace)
         self._tracer.end(trace)
 

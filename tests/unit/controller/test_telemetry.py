@@ -20,8 +20,8 @@ from reconciler.controller.compose import connect
 from reconciler.controller.controller import Controller
 from reconciler.controller.ports import IssuerPort
 from reconciler.controller.status.collector import StatusCollector
-from reconciler.controller.status.run_observers import RunTraces
-from reconciler.errors import ServerError
+from reconciler.controller.status.run_traces import RunTraces
+from reconciler.errors import Invalid, ServerError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.telemetry.log_setup import add_trace_id
 from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler
@@ -130,7 +130,9 @@ def test_a_reconcile_is_one_trace_from_the_queue_to_the_patch_and_names_its_caus
             "token_reconciler.lateness_s": 0.0,
         }
         [resync] = watched.named("startup_resync")
-        assert root.links[0].context.trace_id == resync.trace_id
+        assert root.parent is not None
+        assert (root.parent.trace_id, root.parent.span_id) == resync.id
+        assert first.trace_id == resync.trace_id
         assert attributes(made[f"PATCH {SECRET}"]) == {
             "http.request.method": "PATCH",
             "url.template": SECRET,
@@ -138,7 +140,7 @@ def test_a_reconcile_is_one_trace_from_the_queue_to_the_patch_and_names_its_caus
             "k8s.namespace.name": "team-a",
         }
         assert all(span.context.trace_id == first.trace_id for span in made.values())
-        assert all(span.parent for name, span in made.items() if name != "reconcile")
+        assert all(span.parent for span in made.values())
         touched = [t for t in watched.named("reconcile") if any(s.name == "touch" for s in t.spans)]
         [link] = touched[0].links
         [event, *_] = watched.named("secret_seen")
@@ -147,7 +149,7 @@ def test_a_reconcile_is_one_trace_from_the_queue_to_the_patch_and_names_its_caus
     simulate(scenario)
 
 
-def test_the_startup_resync_of_hundreds_is_one_short_trace() -> None:
+def test_the_startup_resync_of_hundreds_is_one_trace_with_its_slowest_runs() -> None:
     async def scenario(world: World) -> None:
         for number in range(300):
             world.add(f"2Ab{number}")
@@ -158,7 +160,92 @@ def test_the_startup_resync_of_hundreds_is_one_short_trace() -> None:
         assert [step.name for step in resync.spans] == ["queue_pods", "list_sessions", "refresh"]
         assert resync.attributes == {"sessions": 300, "sessions.refreshed": 300}
         assert resync.seconds == pytest.approx(world.controller.startup.seconds, abs=0.1)
-        assert watched.traces == [resync]
+        assert watched.traces[-1] is resync
+        assert [trace.name for trace in watched.traces] == ["reconcile"] * 10 + ["startup_resync"]
+        assert {trace.trace_id for trace in watched.traces} == {resync.trace_id}
+        assert all(trace.spans for trace in watched.traces)
+
+    simulate(scenario)
+
+
+def test_the_startup_resync_has_its_slow_and_its_failed_writes() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(40):
+            world.add(f"2Ab{number}")
+        slow, refused = "session-2ab7-creds", "session-2ab9-creds"
+        patch = world.ports.kube.patch
+
+        async def delayed(resource: Any, namespace: str, name: str, *args: Any, **more: Any) -> Any:
+            await asyncio.sleep(0.3 if name == slow else 0.001)
+            if name == refused:
+                raise Invalid("obviously invalid", status=422)
+            return await patch(resource, namespace, name, *args, **more)
+
+        world.ports.kube.patch = delayed  # type: ignore[method-assign]
+        watched = await watch(world, ratio=0.0)
+        async with running(world):
+            await settled(world)
+        [resync] = watched.named("startup_resync")
+        runs = [one for one in watched.traces if one.trace_id == resync.trace_id and one.spans]
+        writes = {step.target: step for run in runs for step in run.spans if step.name == "patch"}
+        assert max(writes.values(), key=lambda step: step.seconds).target == slow
+        assert writes[refused].message == "obviously invalid"
+        assert writes[refused].trace.failed
+        assert len(runs) == 12  # the resync, the ten slowest, the failed one
+
+    simulate(scenario)
+
+
+def test_an_outage_is_one_trace_a_minute_with_each_session_once() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(80):
+            world.add(f"2Ab{number}")
+        watched = await watch(world, ratio=0.0)
+        async with running(world):
+            await settled(world)
+            del watched.traces[:]
+            world.issuer.unreachable = True
+            await asyncio.sleep(1000)
+            world.issuer.unreachable = False
+            await asyncio.sleep(120)
+        roots = watched.named("endpoint_failures")
+        assert 5 < len(roots) < 18
+        ids = {root.trace_id for root in roots}
+        failed = [trace for trace in watched.traces if trace.failed]
+        others = [trace for trace in failed if trace.trace_id not in ids]
+        # A run of the periodic resync stays in its trace, and links to the outage's.
+        assert {trace.parent.name for trace in others if trace.parent} <= {"resync"}
+        assert all(ids & {link.trace_id for _, link in trace.links} for trace in others)
+        for root in roots:
+            found = attributes(spans(root)[0])
+            assert found["token_reconciler.endpoint"] == "issuer"
+            assert not spans(root)[0].status.is_ok
+            shown = [one for one in failed if one.parent is root and one.name == "reconcile"]
+            subjects = [one.attributes["token_reconciler.session.id"] for one in shown]
+            assert len(subjects) == len(set(subjects)) <= 50
+            assert len(subjects) <= found["token_reconciler.failed_sessions"]
+        counts = [root.attributes["token_reconciler.failed_runs"] for root in roots]
+        assert sum(map(int, counts)) == sum(world.controller.stats.failures.values())
+
+    simulate(scenario)
+
+
+def test_a_request_that_many_runs_wait_for_is_in_the_trace_of_their_failure() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(3):
+            world.add(f"2Ab{number}")
+        world.issuer.unreachable = True
+        watched = await watch(world, ratio=0.0)
+        async with running(world):
+            await asyncio.sleep(20)
+            await asyncio.sleep(60)
+        root = watched.named("endpoint_failures")[0]
+        requests = [
+            one for one in watched.traces
+            if one.parent is root and one.name == "standby_token_request"
+        ]  # fmt: skip
+        assert requests
+        assert all(request.failed and request.message for request in requests)
 
     simulate(scenario)
 
@@ -171,7 +258,7 @@ def test_every_failure_is_kept_whatever_the_ratio() -> None:
             await settled(world)
             before = len(watched.traces)
             world.faults.rule = lambda verb, plural: (
-                InjectedFault(ServerError("no", status=500)) if verb == "patch" else None
+                InjectedFault(Invalid("no", status=422)) if verb == "patch" else None
             )
             await asyncio.sleep(600)
             world.faults.rule = None
@@ -181,14 +268,14 @@ def test_every_failure_is_kept_whatever_the_ratio() -> None:
         assert all(trace.failed for trace in failures)
         [root, *_, patch] = spans(failures[0])
         for failed in (root, patch):
-            assert attributes(failed)["error.type"] == "ServerError"
+            assert attributes(failed)["error.type"] == "Invalid"
             assert (failed.status.is_ok, failed.status.description) == (False, "no")
             [event] = failed.events
             assert event.name == "exception"
             assert event.attributes == {
-                "exception.type": "ServerError", "exception.message": "no",
+                "exception.type": "Invalid", "exception.message": "no",
             }  # fmt: skip
-        assert attributes(patch)["http.response.status_code"] == 500
+        assert attributes(patch)["http.response.status_code"] == 422
 
     simulate(scenario)
 
@@ -370,7 +457,7 @@ def test_lateness_counts_from_when_a_write_was_first_due_however_often_it_was_tr
             late_s = world.clock.monotonic() - due_at
             assert late_s > 45
             assert refreshed[-1]["lateness_seconds"] == pytest.approx(late_s, abs=0.1)
-            assert len(failed_runs(watched)) > 3
+            assert world.controller.stats.failures["ServerError"] > 3
             written = watched.named("reconcile")[-1]
             root = attributes(spans(written)[0])
             assert root["token_reconciler.lateness_s"] == pytest.approx(late_s, abs=0.1)
@@ -395,10 +482,6 @@ def test_what_was_due_before_this_replica_led_is_not_its_lateness() -> None:
             assert line["lateness_seconds"] < 1
 
     simulate(scenario)
-
-
-def failed_runs(watched: Watched) -> list[Trace]:
-    return [run for run in watched.named("reconcile") if run.failed]
 
 
 def total(text: str, name: str) -> float:
