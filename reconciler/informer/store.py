@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from reconciler.kube.api import ObjectMeta, has_reached, is_newer
 from reconciler.naming import SessionKey
 
 ObjectEvent = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One object before and after; None = absent. The sessions of both may need a reconcile.
 
     From an event `old` and `new` may differ in UID (recreated) or in session (label edited).

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import aiohttp
+import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
@@ -31,17 +31,19 @@ def translate_error(error: Exception, what: str) -> TransportError:
     return TransportError(f"{what}: {describe_error(error)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A request; `target` is the path with its query, encoded; `what` names it in errors."""
 
     method: str
     target: str
     what: str
     accept: str
-    data: bytes | None = field(default=None, repr=False)
+    data: bytes | None = None
     content_type: str = ""
     before_send: Permit | None = None
+
+    def __repr__(self) -> str:  # `data` may hold a token
+        return f"<Request {self.what}>"
 
 
 class RequestSender:

@@ -44,7 +44,9 @@ def bounded(value: Any, *, max_chars: int = MAX_CHARS) -> Any:
 def bound_line(_: object, __: str, event: Any) -> Any:
     """Bound every field of a log line."""
     for name, value in event.items():
-        event[name] = bounded(value)
+        # Nearly all: a call costs 0.2 us a field.
+        if type(value) is not str or len(value) > MAX_CHARS:
+            event[name] = bounded(value)
     return event
 
 
@@ -102,7 +104,6 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         add_trace_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

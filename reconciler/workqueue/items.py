@@ -1,9 +1,10 @@
 """The types of the queue: requests for runs, merged requests, and the work handed out (pure)."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
 
 from reconciler.clock import Instant
 
@@ -78,8 +79,7 @@ class NotBefore(NamedTuple):
         return self.failed_at + wait_s
 
 
-@dataclass(frozen=True, slots=True)
-class WorkItem(Generic[K]):
+class WorkItem(msgspec.Struct, Generic[K], frozen=True):
     """A key handed to a worker, which must call `done` for it in every case.
 
     Args:
@@ -101,8 +101,7 @@ class WorkItem(Generic[K]):
     first_due_at: Instant
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleRequest:
+class ScheduleRequest(msgspec.Struct, frozen=True):
     """A request to run a key: by an event, or by the key's last run.
 
     Args:
@@ -144,7 +143,7 @@ class EntryInfo(NamedTuple):
     failures: int
 
 
-class PendingRequest(NamedTuple):
+class PendingRequest(msgspec.Struct, frozen=True, gc=False):
     """One or more merged requests for a key; internal to this package.
 
     Slack is kept as the instant at which it ends, so that it shrinks equally for all.

@@ -356,7 +356,11 @@ async def _first_start(sessions: int, *, trace: bool) -> dict[str, Any]:
                 await asyncio.sleep(0.01)
             figures["first_refresh_s"] = time.monotonic() - began_at - figures["synced_s"]
             gc.callbacks.append(collections)
+            began_s, played_s = time.thread_time(), PEERS.cpu_s
+            left = sessions - cluster.writes
             await controller.startup.finished.wait()
+            used_s = time.thread_time() - began_s - (PEERS.cpu_s - played_s)
+            figures["refresh_cpu_us"] = used_s / left * 1e6
             figures["resync_s"] = time.monotonic() - began_at - figures["synced_s"]
             figures["resynced_mib"], figures["resync_turn_cpu_ms"] = rss_mib(), lag.take_ms()
             await metrics.scrape()

@@ -60,7 +60,7 @@ class RequestResult(Enum):
 
 
 class BulkheadRun:
-    """One run of one key, with at most one request at a time.
+    """A worker's runs, one key after another, with at most one request at a time.
 
     `is_detached`: it counts among the detached runs, and holds no worker.
     """
@@ -143,6 +143,8 @@ class Bulkhead(Generic[K]):
         self._positions: dict[K, tuple[str, QueuePosition]] = {}
         self._parked_at: dict[K, str] = {}
         self._holding_workers: dict[BulkheadRun, None] = {}
+        # All that are suspect, and others: a look at each target would cost a run 0.1 us a target.
+        self._suspected: dict[str, _Target[K]] = {}
         self._count = 0
         self._cleanup_at = MIN_CLEANUP
         self.busy = 0
@@ -213,7 +215,8 @@ class Bulkhead(Generic[K]):
         if run.target is None or run.is_slow:
             return False
         run.is_slow = True
-        self._suspect(self._targets[run.target], now_at)
+        found = self._suspected[run.target] = self._targets[run.target]
+        self._suspect(found, now_at)
         is_free = self._detach(run)
         if not run.is_detached:  # too many are detached: it is the next one
             self._holding_workers[run] = None
@@ -225,11 +228,13 @@ class Bulkhead(Generic[K]):
         found = self._targets[run.target]
         is_slow = run.is_slow or now_at - run.began_at >= SLOW_AFTER_S
         if is_slow and result is not RequestResult.NO_RESULT:
+            self._suspected[run.target] = found
             self._suspect(found, now_at)
             is_answered = result is RequestResult.ANSWERED
             found.limit = min(found.limit + 1, self._workers) if is_answered else 1
         elif result is RequestResult.ANSWERED:
             found.suspect_until = LONG_AGO
+            self._suspected.pop(run.target, None)
         if result is not RequestResult.NO_RESULT:
             found.is_brisk = now_at - run.began_at <= BRISK_BELOW_S
         found.in_flight -= 1
@@ -247,7 +252,7 @@ class Bulkhead(Generic[K]):
         return self._suspects(now_at) if target.is_suspect(now_at) else None
 
     def _suspects(self, now_at: Instant) -> _Load:
-        suspects = [each for each in self._targets.values() if each.is_suspect(now_at)]
+        suspects = [each for each in self._suspected.values() if each.is_suspect(now_at)]
         return _Load(len(suspects), sum(not each.in_flight for each in suspects))
 
     def _room(self, target: _Target[K], load: _Load | None, is_detached: bool) -> int:
@@ -281,6 +286,7 @@ class Bulkhead(Generic[K]):
         for name, target in tuple(self._targets.items()):
             if not (target.in_flight or target.is_suspect(now_at) or name in self._waiting):
                 del self._targets[name]
+                self._suspected.pop(name, None)
         self._cleanup_at = 2 * len(self._targets) + MIN_CLEANUP
 
     # Keys that wait for a target.
@@ -350,7 +356,8 @@ class Bulkhead(Generic[K]):
         suspects = self._suspects(now_at)
         for name in tuple(self._waiting):
             target = self._targets[name]
-            self._expire_calls(target, now_at)
+            if target.called:
+                self._expire_calls(target, now_at)
             load = suspects if target.is_suspect(now_at) else None
             room = self._room(target, load, is_detached=False) - len(target.called)
             if room > 0 and len(target.parked):  # a target without room goes first next time

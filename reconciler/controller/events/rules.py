@@ -55,8 +55,8 @@ class EventRules:
             messages.append(_RECOVERED)
         if after:
             self._problems[run.key] = after
-        else:
-            self._problems.pop(run.key, None)
+        elif before:
+            del self._problems[run.key]
         return messages
 
 

@@ -98,6 +98,16 @@ class BulkheadShell:
             self._wake_worker()
         return slot
 
+    def keep(self, slot: BulkheadRun) -> bool:
+        """Keep the worker of a run that has ended for the next one; False if the run holds none.
+
+        `end` and `begin` would wake another one, which would find no worker and wait again.
+        """
+        if slot.is_detached:
+            return False
+        self._call_parked()
+        return True
+
     def end(self, slot: BulkheadRun) -> None:
         """End a run, and queue the parked keys for which there is room now."""
         self._bulkhead.end(slot)

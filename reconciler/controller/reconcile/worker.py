@@ -74,6 +74,8 @@ class Workers:
             slot = await self._bulkhead.begin()
             try:
                 await self._work(slot)
+                while self._bulkhead.keep(slot):
+                    await self._work(slot)
             except QueueClosed:
                 return
             finally:

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 from reconciler.clock import LONG_AGO, NEVER, EpochTime, Instant
@@ -183,10 +183,16 @@ class SessionStateReader:
         """
         return self._pods.session_keys()
 
+    def has_pod(self, key: SessionKey) -> bool:
+        """Whether the session has a pod that has not ended."""
+        return self._pods.has_session(key)
+
     def pods_to_touch(self, key: SessionKey) -> list[ObjectMeta]:
         return [pod for pod in self._pods.by_session(key) if not pod.is_deleting]
 
 
-def newest_live_pod(pods: Iterable[ObjectMeta]) -> ObjectMeta | None:
+def newest_live_pod(pods: Sequence[ObjectMeta]) -> ObjectMeta | None:
     """Choose the pod that counts: the newest that is not being deleted, else the newest."""
+    if len(pods) == 1:
+        return pods[0]
     return max(pods, key=lambda pod: (not pod.is_deleting, pod.created_s, pod.name), default=None)

@@ -4,11 +4,13 @@ import asyncio
 from collections import Counter
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from reconciler.clock import Instant
 from reconciler.controller.controller import Controller
+from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.errors import KubeError, PlatformUnavailable, ServerError, TransportError
 from reconciler.kube.api import ApiResource, ListOptions, ObjectMeta, Page
 from reconciler.kube.list_slots import PARALLEL, TURN_S
@@ -187,6 +189,29 @@ def test_one_slow_failure_in_a_namespace_delays_its_next_write_by_nothing() -> N
             assert await first_token_s(world, "2Aa1") < 1.5
 
     simulate(scenario, workers=8)
+
+
+def test_a_worker_keeps_its_place_from_run_to_run() -> None:
+    """A worker that gave it back would wake another one, which finds none."""
+
+    async def scenario(world: World) -> None:
+        for number in range(100):
+            world.add(f"2Ab{number}")
+        shell, begun = world.controller.bulkhead, 0
+        begin = shell.begin
+
+        async def counted() -> BulkheadRun:
+            nonlocal begun
+            begun += 1
+            return await begin()
+
+        with mock.patch.object(shell, "begin", counted):
+            async with running(world):
+                await finished(world, 1)
+        assert len(world.events("runner_token_refreshed")) == 100
+        assert begun <= shell.runs_at_most
+
+    simulate(scenario, workers=4)
 
 
 def test_writes_that_succeed_slowly_in_one_namespace_expire_no_token_in_another() -> None:
