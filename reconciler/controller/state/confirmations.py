@@ -1,7 +1,7 @@
 """What the platform has answered about sessions: confirmed where, and running or not."""
 
 import enum
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from cachetools import TLRUCache
@@ -14,6 +14,7 @@ from reconciler.controller.state.revocations import RECHECK_S, Revocations
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 from reconciler.platform.models import PlatformSession
+from reconciler.time_slice import TimeSlice
 
 DENIED_S = 60.0
 """How long a "not found" is used."""
@@ -125,7 +126,7 @@ class ConfirmationCache:
         had_word = key in self._projects or key in self._previous or key in self._verified
         if had_word and not revocations.is_revoked(key):
             if not revocations.answered_no(key):
-                self._suspect((key,))
+                self._suspect(key)
                 self._denied[key] = RECHECK_S
                 return Denial.KNOWN
             for known in (self._projects, self._previous, self._verified):
@@ -144,7 +145,7 @@ class ConfirmationCache:
         """Record that a revoked session's confirmation was removed from its Secret."""
         self._revocations.removed(key)
 
-    def record_list(
+    async def record_list(
         self,
         found: set[SessionKey],
         *,
@@ -164,26 +165,31 @@ class ConfirmationCache:
             covered: Namespaces of such projects' rows, of any shard.
             complete_projects: Projects with a complete list that is not empty.
         """
-        found = found - self._revocations.revoked()  # revoked after its row was read
+        found = found.difference(self._revocations.revoked())  # revoked after its row was read
+        # First, and at once: one that is revoked during the turns must not come back. The keys of
+        # the pages stay in the set: those of `found` would be second copies.
+        self._running.update(found)
         if complete:
-            self._running = found
             self._covers_all = True
-            self._suspect([key for key in self._projects if key not in found])
         else:
-            gone = {key for key in self._running if self._projects.get(key) in complete_projects}
-            self._running = self._running - gone | found
             covered = set(covered).union(
                 key.namespace for key in found if self._projects.get(key) in complete_projects
             )
             self._covered |= covered
-            self._suspect(
-                [key for key in self._projects if key.namespace in covered and key not in found]
-            )
+        turn = TimeSlice(self._clock)
+        for key in tuple(self._running):
+            is_covered = complete or self._projects.get(key) in complete_projects
+            if is_covered and key not in found:
+                self._running.discard(key)
+            await turn.item_done()
+        for key in tuple(self._projects):
+            if key not in found and (complete or key.namespace in covered):
+                self._suspect(key)
+            await turn.item_done()
 
-    def _suspect(self, keys: Iterable[SessionKey]) -> None:
-        for key in keys:
-            if (project := self._projects.pop(key, None)) is not None:
-                self._previous[key] = project
+    def _suspect(self, key: SessionKey) -> None:
+        if (project := self._projects.pop(key, None)) is not None:
+            self._previous[key] = project
 
     def running(self) -> frozenset[SessionKey]:
         """Return the running sessions by the platform's last lists, a copy."""
@@ -302,18 +308,26 @@ class ConfirmationCache:
         self._verified[key] = found
         return True
 
-    def prune(self, alive: Collection[SessionKey]) -> None:
-        """Forget the confirmations of sessions that are in no store and not running."""
-        kept = self._running.union(alive)
+    async def prune(self, is_alive: Callable[[SessionKey], bool]) -> None:
+        """Forget the confirmations of sessions that are not running and not alive.
+
+        Args:
+            is_alive: Whether a store has a pod of the session.
+        """
+        turn = TimeSlice(self._clock)
         for known in (self._projects, self._previous, self._verified):
-            for key in known.keys() - kept:
-                del known[key]
+            for key in tuple(known):
+                if key not in self._running and not is_alive(key):
+                    known.pop(key, None)
+                await turn.item_done()
 
     def stats(self) -> ConfirmationStats:
         confirmed = len(self._projects) + len(self._previous)
         return ConfirmationStats(confirmed, len(self._running), len(self._denied))
 
 
-def _has_other_project(project: str, *objects: ObjectMeta | None) -> bool:
+def _has_other_project(project: str, pod: ObjectMeta | None, secret: ObjectMeta | None) -> bool:
     """Whether the session's objects name another project than the platform does."""
-    return any(meta.project_id not in ("", project) for meta in objects if meta is not None)
+    if pod is not None and pod.project_id not in ("", project):
+        return True
+    return secret is not None and secret.project_id not in ("", project)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 
 import structlog
 
@@ -131,11 +132,11 @@ class Resync:
                     await turn.item_done()
         self._sessions.record_listed()
         turn = TimeSlice(self._clock)
-        for key in dict.fromkeys([*live, *(listing.result() or ())]):
+        for key in await self._union(live, listing.result() or ()):
             queue(key)
             await turn.item_done()
         self._startup.all_listed()
-        self._confirmations.prune(live)
+        await self._confirmations.prune(self._sessions.has_pod)
 
     def _end_startup(self, trace: Trace) -> None:
         """End the trace after the last session's first result, with one span for all of them."""
@@ -158,14 +159,23 @@ class Resync:
         if listed is None:
             return
         live = self._sessions.live_keys()
-        keys = list(dict.fromkeys([*listed, *live]))
+        keys = await self._union(listed, live)
         trace.attributes |= {"sessions": len(keys), "pods": len(live)}
         pause_s = self._period_s * JITTER_FRACTION / max(1, len(keys))
         for index, key in enumerate(keys):
             self._event_handler.enqueue(key, "resync")
             if index % PAUSE_EVERY == PAUSE_EVERY - 1:
                 await asyncio.sleep(pause_s * PAUSE_EVERY)
-        self._confirmations.prune(live)
+        await self._confirmations.prune(self._sessions.has_pod)
+
+    async def _union(self, *groups: Iterable[SessionKey]) -> tuple[SessionKey, ...]:
+        """Return each key once, in the order in which it comes first."""
+        found: dict[SessionKey, None] = {}
+        turn = TimeSlice(self._clock)
+        for key in chain(*groups):
+            found[key] = None
+            await turn.item_done()
+        return tuple(found)
 
     async def _list_sessions(
         self, on_listed: Callable[[SessionKey], None]
@@ -215,7 +225,8 @@ class Resync:
 
         The sessions of other shards are not kept. They show that the list is not empty.
         """
-        keys: dict[SessionKey, None] = {}
+        keys: list[SessionKey] = []
+        listed: set[SessionKey] = set()
         covered: set[str] = set()
         turn = TimeSlice(self._clock)
         for session in found.sessions:
@@ -226,15 +237,16 @@ class Resync:
                 # One that was revoked during the list is looked up: its row is older.
                 if key not in recorded and not self._confirmations.is_revoked(key):
                     self._confirmations.record_running(session)
-                keys[key] = None
+                keys.append(key)
+                listed.add(key)
             await turn.item_done()
-        self._confirmations.record_list(
-            set(keys),
+        await self._confirmations.record_list(
+            listed,
             complete=found.complete and bool(found.sessions),
             complete_projects=found.complete_projects,
             covered=covered,
         )
-        return list(keys)
+        return keys
 
     def _is_own(self, session: PlatformSession) -> bool:
         return owns(self._shard, self._confirmations.key_of(session))

@@ -483,7 +483,7 @@ def test_the_confirmation_on_the_secret_survives_a_restart_without_a_platform() 
         assert world.platform.lookups == 0
 
         world.platform.unreachable = True
-        world.controller.confirmations.prune([])
+        await world.controller.confirmations.prune(lambda key: False)
         world.platform.sessions.clear()
         secret, pod = (
             world.controller.secrets.snapshot()[0],

@@ -13,6 +13,7 @@ from reconciler.naming import SessionKey
 from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformSession, namespace_of
 from reconciler.platform.pagination import ListResult
+from reconciler.time_slice import MAX_ITEMS
 from tests.support import ManualClock
 from tests.unit.controller.virtual import NAMES, PROJECT, World, finished, running, simulate
 
@@ -108,7 +109,7 @@ def test_a_page_confirms_a_session_whose_pod_comes_later() -> None:
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_the_end_of_a_list_brings_no_session_back_that_was_revoked_since_its_page(
+async def test_the_end_of_a_list_brings_no_session_back_that_was_revoked_since_its_page(
     complete: bool,
 ) -> None:
     clock = ManualClock()
@@ -119,11 +120,25 @@ def test_the_end_of_a_list_brings_no_session_back_that_was_revoked_since_its_pag
     cache.record_denied(gone, is_young=False)  # the answers to look-ups that began before the page
     clock.advance(RECHECK_S)
     cache.record_denied(gone, is_young=False)
-    cache.record_list({kept, gone}, complete=complete, complete_projects={PROJECT})
+    await cache.record_list({kept, gone}, complete=complete, complete_projects={PROJECT})
     assert cache.running() == {kept} == {SessionKey(PROJECT, "a")}
     assert cache.is_revoked(gone)
     assert not cache.was_confirmed(gone, None, None)
     assert cache.was_confirmed(kept, None, None)
+
+
+async def test_a_session_whose_pod_starts_while_confirmations_are_pruned_keeps_its_own() -> None:
+    mac = ConfirmationMac("obviously-fake-client-secret")
+    cache = ConfirmationCache(ManualClock(), NAMES, mac, lambda row: namespace_of(row, "standard"))
+    rows = [PlatformSession(id=f"2Ab{n}", project_id=PROJECT) for n in range(2 * MAX_ITEMS)]
+    keys = [cache.record_confirmed(row) for row in rows]
+    alive: set[SessionKey] = set()
+    pruning = asyncio.create_task(cache.prune(alive.__contains__))
+    await asyncio.sleep(0)
+    alive.add(keys[-1])
+    await pruning
+    assert cache.was_confirmed(keys[-1], None, None)
+    assert not any(cache.was_confirmed(key, None, None) for key in keys[:-1])
 
 
 def test_a_row_of_no_page_brings_no_session_back_that_was_revoked_during_the_list() -> None:

@@ -1,0 +1,58 @@
+"""Lists of many sessions are merged in turns of the event loop."""
+
+import asyncio
+from random import Random
+
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.platform.api import OnPage
+from reconciler.platform.models import PlatformProject, PlatformSession
+from reconciler.platform.pagination import ListResult, ignore_page
+from reconciler.platform.session_list import MERGED_AT_ONCE, list_running_sessions
+from tests.support import ManualClock
+
+TURNS = 5
+
+
+class OneProject:
+    """Answers at once, with `TURNS` times as many sessions as one turn merges."""
+
+    allowed = None
+
+    def __init__(self) -> None:
+        self.breaker = CircuitBreaker("platform", ManualClock(), Random(1))
+
+    async def list_projects(self) -> ListResult[PlatformProject]:
+        return _complete([PlatformProject(id="team-a")])
+
+    async def list_running(
+        self, project: str | None, on_page: OnPage = ignore_page
+    ) -> ListResult[PlatformSession]:
+        numbers = range(TURNS * MERGED_AT_ONCE)
+        return _complete([PlatformSession(id=f"2A{n}", project_id="team-a") for n in numbers])
+
+    async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
+        raise AssertionError("no session is looked up")
+
+    async def probe(self) -> None: ...
+
+
+def _complete(items: list[PlatformProject] | list[PlatformSession]) -> ListResult:  # type: ignore[type-arg]  # of either
+    return ListResult(items, 0, 1, 0, complete=True, error=None)
+
+
+async def test_other_tasks_run_while_a_long_list_is_merged() -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())
+    found = await list_running_sessions(OneProject(), parallel=1)
+    counting.cancel()
+    assert len(found.sessions) == TURNS * MERGED_AT_ONCE
+    assert found.complete_projects == {"team-a"}
+    # The tasks of the lists need two turns.
+    assert turns >= TURNS
