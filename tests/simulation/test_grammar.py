@@ -172,6 +172,10 @@ FOUND = {
         Conditions(ttl_s=300.0, propagation_s=30.0),
         "issuer-short-ttl@38.982+97.418*0.050158 rollout@82.014+6.061*0.751593",
     ),
+    "a restore beyond a compaction": (
+        Conditions(ttl_s=300.0, propagation_s=30.0),
+        "compaction@108.0+3.0*0.9 restore-store@113.0+0.5*0.9",
+    ),
 }
 """What sentences found: modes and minimal sentence. A seed draws other modes when the grammar
 changes."""

@@ -302,6 +302,11 @@ class Core:
         self.owner_index.terminating.discard(name)
         self._remove(kinds.NAMESPACES, name, item, CONTROLLER_MANAGER)
 
+    @property
+    def compacted(self) -> int:
+        """The version before which no state is known."""
+        return self._store.compacted
+
     def compact(self, version: int | None = None) -> None:
         """Drop the changes up to `version` (None: all): older watches and tokens get a 410."""
         self._store.compact(self.version if version is None else version)

@@ -396,16 +396,18 @@ class World:
             self.write_budget.changed_for_all()
 
     async def restore_store(self, back_s: float) -> None:
-        """Restore the store's state of `back_s` ago, but of no time before the leader's term.
+        """Restore the store's state of `back_s` ago.
 
-        The API server stops before the restore and starts after it, as etcd's documentation says.
+        It is no state from before the leader's term, or before a compaction. The API server stops
+        before the restore and starts after it, as etcd's documentation says.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self.faults.restart())
             await asyncio.sleep(DOWN_S / 2)
             since_at = self.clock.monotonic() - back_s
             reached = (version for at, version in reversed(self._versions) if at <= since_at)
-            version = max(self.single_writer.since_version, next(reached, self.core.version))
+            known = max(self.single_writer.since_version, self.core.compacted)
+            version = max(known, next(reached, self.core.version))
             self.event_log.note(f"restored from {self.core.version} to {version}")
             self.core.restore(version)
             self._versions.append((self.clock.monotonic(), version))
