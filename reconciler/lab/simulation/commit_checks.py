@@ -43,9 +43,9 @@ first ones: a short window has the repairs before the back-off has grown."""
 
 MINUTE_S = 60.0
 
-REQUESTS_A_MINUTE = 40
-"""Allowed requests of one process to one endpoint in a minute: one probe in 2 s while it is
-unreachable, and a few more after starts and refused requests; standby tokens come in addition."""
+REQUESTS_A_MINUTE = 50
+"""Allowed requests of one process to one endpoint in a minute: a probe in 1.5 s on average
+while it is down, and a few after starts and refused requests. Standby tokens come in addition."""
 
 SHORTER = 3.0
 """An issuer may issue tokens with a life that is shorter by this factor than its usual one."""
