@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
-INSTALL, MIGRATE, RELEASE = (DOCS / name for name in ("install.md", "migrate.md", "release.md"))
+INSTALL, MIGRATE, RELEASE, UPGRADE = (
+    DOCS / f"{name}.md" for name in ("install", "migrate", "release", "upgrade")
+)
 
 
 def blocks(language: str, *, under: str, guide: Path = INSTALL) -> list[str]:

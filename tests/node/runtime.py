@@ -81,6 +81,10 @@ class Containerd:
     def import_image(self, archive: Path) -> None:
         self._ctr("images", "import", str(archive), limit_s=IMPORT_LIMIT_S)
 
+    def tag(self, image: str, name: str) -> None:
+        """Give an image one more name."""
+        self._ctr("images", "tag", image, name)
+
     def kill(self, container: str) -> None:
         """Kill a container's processes, as the node's kernel would when memory is short."""
         self._ctr("task", "kill", "--signal", "SIGKILL", "--all", container, check=False)
