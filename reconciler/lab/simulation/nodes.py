@@ -14,7 +14,7 @@ from reconciler.lab.apiserver.deletion import DeleteOptions
 from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.write_log import Caller, Commit
-from reconciler.lab.kubelet.node import KubeletAction, KubeletTiming, Node, Rand
+from reconciler.lab.kubelet.node import KubeletAction, KubeletTiming, Node
 from reconciler.lab.kubelet.pods import Pod, SecretRef, decode_pod
 from reconciler.lab.kubelet.secrets import Payload, SecretCache
 from reconciler.lab.simulation.conditions import PROPAGATION_S
@@ -32,7 +32,12 @@ TIMING = KubeletTiming(projection_s=(60.0, 85.0), stale_touches=0.2)
 
 
 class VirtualNode:
-    """All pods of the world; reports their files to the exposure checker."""
+    """All pods of the world; reports their files to the exposure checker.
+
+    Args:
+        token_times: Returns a token's remaining and whole life, in seconds.
+        excused_until_s: Returns until when a pod that starts needs no valid token.
+    """
 
     def __init__(
         self,
@@ -41,12 +46,10 @@ class VirtualNode:
         names: Names,
         exposure: ExposureChecker,
         event_log: EventLog,
+        node: Node,
         *,
-        rand: Rand,
-        remaining_s: Callable[[str], float],
-        life_s: Callable[[str], float],
+        token_times: Callable[[str], tuple[float, float]],
         excused_until_s: Callable[[Pod], EpochTime],
-        propagation_s: float,
     ) -> None:
         self.projections_total = 0
         self._core = core
@@ -54,10 +57,9 @@ class VirtualNode:
         self._names = names
         self._exposure = exposure
         self._event_log = event_log
-        self._remaining_s = remaining_s
-        self._life_s = life_s
+        self._token_times = token_times
         self._excused_until_s = excused_until_s
-        self._node = Node(_timing(propagation_s), rand)
+        self._node = node
         self._cache = SecretCache()
         self._changed_at: dict[SecretRef, Instant] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -131,9 +133,10 @@ class VirtualNode:
             self._project(pod, next(iter(files.values())).decode(), first=first)
 
     def _project(self, pod: Pod, token: str, *, first: bool) -> None:
-        now_s, left_s = self._clock.wall(), self._remaining_s(token)
+        now_s = self._clock.wall()
+        left_s, life_s = self._token_times(token)
         expires_s = now_s + left_s
-        due_s = expires_s - GRID * self._life_s(token)
+        due_s = expires_s - GRID * life_s
         self.projections_total += 1
         self._event_log.note(f"projected {pod.session} first={first} left={left_s:.3f}")
         if first:
@@ -184,7 +187,7 @@ class VirtualNode:
         return self._clock.monotonic()
 
 
-def _timing(propagation_s: float) -> KubeletTiming:
+def kubelet_timing(propagation_s: float) -> KubeletTiming:
     """Return the kubelet's delays, in proportion to the controllers' allowance."""
     first_s, last_s = (delay_s * propagation_s / PROPAGATION_S for delay_s in TIMING.projection_s)
     return replace(TIMING, projection_s=(first_s, last_s))

@@ -14,6 +14,7 @@ from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import DOWN_S, FaultInjection
 from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.write_log import Caller, Commit
+from reconciler.lab.kubelet.node import Node
 from reconciler.lab.kubelet.pods import Pod
 from reconciler.lab.simulation.commit_checks import (
     EndpointBudgetChecker,
@@ -30,7 +31,7 @@ from reconciler.lab.simulation.invariants import (
     SecretChecker,
     value_of,
 )
-from reconciler.lab.simulation.nodes import VirtualNode
+from reconciler.lab.simulation.nodes import VirtualNode, kubelet_timing
 from reconciler.lab.simulation.obstacles import SERVED_S
 from reconciler.lab.simulation.replica import HOME, LEASE, SharedWorld, SimulatedReplica
 from reconciler.lab.simulation.revocation import RevocationChecker
@@ -110,11 +111,9 @@ class World:
             self.names,
             self.exposure,
             self.event_log,
-            rand=self.random("node").uniform,
-            remaining_s=self.remaining_s,
-            life_s=self._token_life_s,
+            Node(kubelet_timing(conditions.propagation_s), self.random("node").uniform),
+            token_times=self._token_times,
             excused_until_s=self._excused_until_s,
-            propagation_s=conditions.propagation_s,
         )
         self.write_budget = WriteBudgetChecker(
             self.names, self.event_log, self.clock, us=US, life_s=self._life_s
@@ -505,8 +504,8 @@ class World:
         until_s = self.obstacles.excused_until_s(due_s - EPOCH_S, needed_s, namespace)
         return EPOCH_S + until_s + delivery_s if until_s else EPOCH
 
-    def _token_life_s(self, token: str) -> float:
-        return self.issuer.life_s(token) if self.static is None else 0.0
+    def _token_times(self, token: str) -> tuple[float, float]:
+        return self.remaining_s(token), self.issuer.life_s(token) if self.static is None else 0.0
 
     def _note(self, commit: Commit) -> None:
         self._versions.append((commit.at, commit.version))
