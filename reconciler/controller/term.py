@@ -61,6 +61,7 @@ class Term:
                     task.cancel()
         finally:
             self._queue.pause()
+            self._confirmations.end_term()
             self._sessions.end_term()
 
     async def log_ends(self, fence: WriteFence) -> None:

@@ -90,11 +90,15 @@ class ConfirmationCache:
         return SessionKey(self._namespace_of(session), session.id)
 
     def begin_term(self) -> None:
-        """Forget what was learned in an earlier term: another leader may know more.
-
-        Its confirmations are on the Secrets, and it has removed them from revoked sessions.
-        """
+        """Forget what was learned in an earlier term: another leader may know more."""
         self._term_began_at = self._clock.monotonic()
+        self.end_term()
+
+    def end_term(self) -> None:
+        """Forget what was learned in this term: the next leader asks, a standby does not.
+
+        Its confirmations are on the Secrets, and it removes them from revoked sessions.
+        """
         self._projects.clear()
         self._previous.clear()
         self._covers_all = False

@@ -160,15 +160,14 @@ def test_a_leader_does_not_rely_on_what_it_knew_in_an_earlier_term() -> None:
         directory = world.controller.confirmations
         async with running(world):
             await settled(world)
+            pod, secret = world.controller.sessions.objects(world.controller.pods.snapshot()[0].key)
+            assert pod is not None
+            assert directory.confirmation(pod.key, pod, None).value == "yes"
         del world.platform.sessions["2Ab0"]
         async with running(world, successor(world)):
             await asyncio.sleep(2 * RESYNC_S)
             assert seal_of(world, "2Ab0") is None
         world.platform.unreachable = True
-        pod, secret = world.controller.sessions.objects(world.controller.pods.snapshot()[0].key)
-        assert pod is not None
-        assert directory.confirmation(pod.key, pod, None).value == "yes"
-        directory.begin_term()
         assert directory.confirmation(pod.key, pod, None).value == "unknown"
         assert (
             directory.confirmation(pod.key, pod, secret).value == "yes"
@@ -214,6 +213,27 @@ def test_a_second_term_writes_nothing_to_sessions_that_another_leader_revoked() 
             await asyncio.sleep(3600)
             assert writes_to(world, "2Ab0") == before
             assert min(world.remaining_s(f"2Ab{n}") for n in (1, 2)) > 270
+
+    simulate(scenario)
+
+
+def test_a_former_leader_counts_no_exposure_of_a_session_that_the_next_one_revoked() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        turns = Turns()
+        turns.is_ours.set()
+        replica = Controller(replace(world.ports, leadership=turns), world.endpoints, world.config)
+        async with running(world, replica):
+            await settled(world)
+            turns.is_ours.clear()
+            turns.is_over.set()
+            await asyncio.sleep(10)
+            put_back(world, "2Ab0", None)  # as the next leader takes it off
+            await asyncio.sleep(1800)
+            assert world.remaining_s("2Ab0") < 0
+            snapshot = await replica.status_collector.snapshot(max_age_s=0.0)
+            exposed = {session.key.session_id for session in snapshot.exposed}
+            assert exposed == {"2Ab1", "2Ab2"}  # which nothing serves here
 
     simulate(scenario)
 
