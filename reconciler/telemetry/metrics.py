@@ -111,8 +111,8 @@ SESSIONS = _metric(
 )  # fmt: skip
 HELD = _metric(
     "sessions_blocked", "gauge", "{session}",
-    "Sessions to which nothing is written, by the reason: paused, not_confirmed, ... They count in"
-    " no other figure of the fleet.",
+    "Sessions to which nothing is written, by the reason: paused, not_confirmed, secret_name_taken,"
+    " pod_leaving. They count in no other figure of the fleet.",
     "reason",
 )  # fmt: skip
 UNCONFIRMED = _metric(

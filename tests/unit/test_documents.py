@@ -16,6 +16,7 @@ from reconciler.controller.decide.token_state import TokenState
 from reconciler.lab.fault_catalogue import DEMO_FAULTS
 from reconciler.naming import Names
 from reconciler.settings import Settings
+from reconciler.statuspage.texts import BLOCKS
 from reconciler.telemetry import metrics
 from tests.bench.figures import FIGURES
 
@@ -337,6 +338,16 @@ def test_every_event_reason_that_the_reference_names_is_in_the_product() -> None
     reasons = set(re.findall(r"`([A-Z][a-z]+[A-Z][A-Za-z]+)`", section))
     assert len(reasons) > 10
     assert {reason for reason in reasons if not is_said(reason)} == set()
+
+
+@pytest.mark.parametrize(
+    ("document", "heading", "name"),
+    [("log-events", "log event", "session_blocked"), ("metrics", "metric", "sessions_blocked")],
+)
+def test_the_reference_has_every_reason_of_a_block(document: str, heading: str, name: str) -> None:
+    rows = table_rows(REFERENCE / f"{document}.md", heading)
+    [meaning] = [row[-1] for row in rows if row[0] == f"`{name}`"]
+    assert set(re.findall(r"`([a-z_]+)`", meaning)) - {"reason"} == BLOCKS.keys()
 
 
 def test_the_reference_has_every_state_and_exit_code() -> None:
