@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -10,7 +11,7 @@ from reconciler.lab.cli.simulate import play_seed, run_simulations
 from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation import grammar, obstacles
 from reconciler.lab.simulation.conditions import Conditions
-from reconciler.lab.simulation.grammar import KINDS, PAIRS, draw_sentence, limited, pairs_of
+from reconciler.lab.simulation.grammar import KINDS, LONG_S, PAIRS, draw_sentence, limited, pairs_of
 from reconciler.lab.simulation.invariants import NO_EXPIRED_TOKEN
 from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.obstacles import PAUSE_S, TAKEOVER_S, Obstacles
@@ -163,31 +164,51 @@ def test_a_run_continues_from_its_results(
     assert len(results.read_bytes().splitlines()) == 2
 
 
+class Found(NamedTuple):
+    """What a sentence found: modes, number of sessions, a replica's clock rate, minimal sentence.
+
+    A seed draws other modes when the grammar changes.
+    """
+
+    conditions: Conditions
+    text: str
+    sessions: int = 1
+    rate: float = 1.0
+
+
 FOUND = {
-    "shorter tokens at a step ahead of the issuer's clock": (
+    "shorter tokens at a step ahead of the issuer's clock": Found(
         Conditions(sends_date=False),
         "issuer-short-ttl@438.638+147.536*0.989641 issuer-clock-step@438.638+0.554*0.590055",
     ),
-    "a rollout while tokens are shorter": (
+    "a rollout while tokens are shorter": Found(
         Conditions(ttl_s=300.0, propagation_s=30.0),
         "issuer-short-ttl@38.982+97.418*0.050158 rollout@82.014+6.061*0.751593",
     ),
-    "a restore beyond a compaction": (
+    "a restore beyond a compaction": Found(
         Conditions(ttl_s=300.0, propagation_s=30.0),
         "compaction@108.0+3.0*0.9 restore-store@113.0+0.5*0.9",
     ),
+    "refreshes before a step of the issuer's clock is known": Found(
+        Conditions(sends_date=False), "issuer-clock-step@438.638+0.554*0.590055", sessions=6
+    ),
+    "a step of the issuer's clock while no pod is touched": Found(
+        Conditions(touch=False),
+        "partition-leader@411.188+75.575*0.754852 issuer-clock-step@434.16+0.5*0.117791",
+    ),
+    "a clock that drifts until a cache has three tokens": Found(
+        Conditions(ttl_s=86_400.0, cached_s=2178.0), "watch-reset@6000.0+0.5*0.5", rate=1.0018
+    ),
 }
-"""What sentences found: modes and minimal sentence. A seed draws other modes when the grammar
-changes."""
 
 
-@pytest.mark.parametrize(("conditions", "text"), FOUND.values(), ids=FOUND)
-def test_what_failed_once_stays_repaired(conditions: Conditions, text: str) -> None:
-    moves = tuple(map(Move.parse, text.split()))
-    length_s = moves[-1].end_s + conditions.ttl_s
+@pytest.mark.parametrize("found", FOUND.values(), ids=FOUND)
+def test_what_failed_once_stays_repaired(found: Found) -> None:
+    conditions, moves = found.conditions, tuple(map(Move.parse, found.text.split()))
+    length_s = moves[-1].end_s + min(conditions.ttl_s, LONG_S)
     pods = (PodLifetime(0.0, 2 * length_s, 0.5 * conditions.ttl_s, finishes=False),)
-    sessions = (SessionPlan("Sess0", "Team-a", pods),)
+    sessions = tuple(SessionPlan(f"Sess{n}", "Team-a", pods) for n in range(found.sessions))
     outcome = play(
-        Scenario(0, 1.0, length_s, ("Team-a",), sessions, moves, 0.0, (1.0,), conditions)
+        Scenario(0, 1.0, length_s, ("Team-a",), sessions, moves, 0.0, (found.rate,), conditions)
     )
     assert outcome.violations == (), "\n".join(outcome.last)

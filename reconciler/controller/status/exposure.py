@@ -1,7 +1,8 @@
 """Estimated exposure: for how long pods held a token that had expired, as far as we can know."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from reconciler.clock import EPOCH, LONG_AGO, EpochTime
 from reconciler.controller.reconcile.run import ReconcileRun
@@ -20,6 +21,20 @@ then is what the container reads.
 
 RECENT = 10
 """Sessions that are named as those for which the sum has grown, the latest of them."""
+
+MAX_WRITES = 10_000
+"""Bound on the writes that a move of the issuer's time judges again. 10,000 sessions with tokens of
+900 s make 3,000 in the 90 s after which the issuer has answered again."""
+
+
+class _Write(NamedTuple):
+    """A token that was replaced before its end, by the issuer's time as known then (epoch)."""
+
+    key: SessionKey
+    expires_s: EpochTime
+    starts_s: EpochTime
+    written_s: EpochTime
+    seen_s: EpochTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,7 @@ class EstimatedExposure:
         self._counted_until_s = EPOCH
         self._known_until_s: EpochTime = LONG_AGO
         self._moved_s = 0.0
+        self._writes: deque[_Write] = deque(maxlen=MAX_WRITES)
         self._recent: OrderedDict[SessionKey, Exposed] = OrderedDict()
         self.total_s = 0.0
 
@@ -83,12 +99,15 @@ class EstimatedExposure:
         Args:
             created_s: When the pod was made; one that starts later mounts the new token.
         """
-        if written_s <= created_s + EARLIEST_START_S:
+        starts_s = created_s + EARLIEST_START_S
+        if written_s <= starts_s:
             return
         seen_s = written_s + (TOUCHED_S if touched else self._propagation_s)
         last_s = self._last_s(expires_s, self._counted_until_s)
-        since_s = max(expires_s, created_s + EARLIEST_START_S, last_s)
+        since_s = max(expires_s, starts_s, last_s)
         self._add(key, seen_s - since_s, written_s)
+        if expires_s >= seen_s:
+            self._writes.append(_Write(key, expires_s, starts_s, written_s, seen_s))
 
     def begin(self, now_s: EpochTime) -> EpochTime:
         """Begin a count of all pods at this instant (epoch); return when the last one was."""
@@ -99,7 +118,8 @@ class EstimatedExposure:
         """Go on with the issuer's time as it is known now.
 
         What had expired by the time as it was known is counted up to the last count already, and
-        goes on from there: after an outage of hours our clock has drifted by seconds.
+        goes on from there: after an outage of hours our clock has drifted by seconds. A token that
+        was replaced in time by the time as it was known, and too late by the new one, counts now.
 
         Args:
             since_s: From when on it may have been so (epoch, the issuer's time as known now). What
@@ -109,6 +129,11 @@ class EstimatedExposure:
         """
         self._known_until_s, self._moved_s = self._counted_until_s, moved_s
         self._counted_until_s = since_s
+        for write in self._writes:
+            if write.written_s + moved_s > max(since_s, write.expires_s):
+                from_s = max(write.expires_s, write.starts_s, since_s)
+                self._add(write.key, write.seen_s + moved_s - from_s, write.written_s + moved_s)
+        self._writes.clear()
 
     def count(
         self,

@@ -6,6 +6,7 @@ Both must agree with the world about which tokens have expired, and about how he
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -57,6 +58,7 @@ class _LastReport:
 
     reported_s: float = 0.0
     true_s: float = 0.0
+    unsure_s: float = 0.0
     late_writes: int = 0
     pods_gone: int = 0
     certain: bool = True
@@ -99,6 +101,8 @@ class ExposureAccount:
         is_deleted: Callable[[SessionKey], bool],
     ) -> None:
         self.total_s = 0.0
+        self.unsure_s = 0.0
+        """Longest time that replicas may count too long since steps of the validator's clock."""
         self.late_writes = 0
         self.pods_gone = 0
         self.remaining_s = remaining_s
@@ -108,6 +112,7 @@ class ExposureAccount:
         self._clock = clock
         self._names = names
         self._sessions: dict[SessionKey, _Session] = {}
+        self._replaced: deque[tuple[Instant, Instant]] = deque()
 
     def commit(self, commit: Commit) -> None:
         """Record one commit."""
@@ -134,6 +139,7 @@ class ExposureAccount:
         if not commit.removed and self.is_ours(metadata["uid"]):
             ends_at = now_at + self.remaining_s(value_of(commit.object, self._names))
         self.late_writes += session.ends_at < now_at and ends_at > now_at
+        self._replaced.append((now_at, session.ends_at))
         session.ends_at = ends_at
 
     def deleted(self, session_id: str) -> None:
@@ -142,11 +148,25 @@ class ExposureAccount:
         for key in [key for key in self._sessions if key.session_id == session_id]:
             del self._sessions[key]
 
-    def shift(self, by_s: float) -> None:
-        """Move the expiry of every token after a step of the validator's clock."""
+    def shift(self, by_s: float, *, answered_at: Instant) -> None:
+        """Move the expiry of every token after a step of the validator's clock.
+
+        A replica knows only that the step was after the issuer's last answer. It counts from then
+        on what had expired by the step, and the writes since then of what had.
+
+        Args:
+            answered_at: Earliest time of the issuer's last answer to a replica.
+        """
         self.settle()
+        now_at = self._clock.monotonic()
         for session in self._sessions.values():
             session.ends_at += by_s
+        while self._replaced and self._replaced[0][0] < answered_at:
+            self._replaced.popleft()
+        late_writes = sum(at > ends_at + by_s for at, ends_at in self._replaced)
+        expired = sum(each.ends_at < now_at for each in self._sessions.values() if each.pods)
+        self.late_writes += late_writes
+        self.unsure_s += (late_writes + expired) * (now_at - answered_at)
 
     def with_pods(self) -> set[SessionKey]:
         """Return the sessions that have a pod now."""
@@ -292,6 +312,7 @@ class TruthChecker:
         report = self._last_reports[name] = _LastReport(
             snapshot.fleet.exposure_s,
             account.total_s,
+            account.unsure_s,
             account.late_writes,
             account.pods_gone,
             certain,
@@ -303,7 +324,8 @@ class TruthChecker:
         about_s = _tolerance_s(replica) * (
             1 + snapshot.fleet.states[TokenState.EXPIRED] + late_writes
         )
-        if reported_s > true_s + about_s + DELIVERED_S * late_writes:
+        longer_s = DELIVERED_S * late_writes + report.unsure_s - last.unsure_s
+        if reported_s > true_s + about_s + longer_s:
             what = (
                 f"{name} counts {reported_s:.1f} s of exposure more, of which {true_s:.1f} s are so"
             )
@@ -336,7 +358,9 @@ class TruthChecker:
 
 def _tolerance_s(replica: SimulatedReplica) -> float:
     """Return the largest error of a replica's estimate of the issuer's time."""
-    return CERTAIN_S + DRIFT * (asyncio.get_running_loop().time() - replica.issuer_answered_at)
+    return CERTAIN_S + DRIFT * (
+        Instant(asyncio.get_running_loop().time()) - replica.issuer_answered_at
+    )
 
 
 def _is_frozen(replica: SimulatedReplica) -> bool:

@@ -366,15 +366,21 @@ class World:
             self.core.patch(kinds.PODS, key.namespace, name, body, by=TENANT)
 
     def step_issuer(self, by_s: float) -> None:
-        """Step the clock of the issuer and the validators; excuse exposure until it is detected."""
-        now_s = self.clock.wall()
+        """Step the clock of the issuer and the validators; excuse exposure until it is detected.
+
+        Without a touch, the runners read the tokens that are written then as late as their kubelet
+        projects them.
+        """
+        now_s, now_at = self.clock.wall(), self.clock.monotonic()
+        noticed_s = REQUEST_DUE * self.conditions.ttl_s + NOTICED_S
         self.issuer.step_s += by_s
         self.exposure.shift(-by_s, now_s=now_s)
-        self.exposure_account.shift(-by_s)
-        noticed_s = REQUEST_DUE * self.conditions.ttl_s + NOTICED_S
-        self.secrets.forget_expiries(self.clock.monotonic() + noticed_s)
-        self.exposure.excuse(now_s=now_s, until_s=now_s + noticed_s)
-        self.truth.time_unknown_until_at = self.clock.monotonic() + noticed_s
+        answered = (replica.issuer_answered_at for replica in self.replicas.values())
+        self.exposure_account.shift(-by_s, answered_at=min(answered, default=now_at))
+        self.secrets.forget_expiries(now_at + noticed_s)
+        read_s = noticed_s + (0.0 if self.conditions.touch else self.conditions.propagation_s)
+        self.exposure.excuse(now_s=now_s, until_s=now_s + read_s)
+        self.truth.time_unknown_until_at = now_at + noticed_s
         self.write_budget.changed_for_all()
 
     def excuse_change(self, key: SessionKey) -> None:

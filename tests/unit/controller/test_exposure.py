@@ -32,3 +32,23 @@ def test_what_only_the_new_time_ends_counts_since_it_may_have_been_so() -> None:
     assert counted(exposure, NOW_S + 300.0, NOW_S) == 0.0
     exposure.time_moved(NOW_S + 700.0 - 80.0, 700.0)
     assert counted(exposure, NOW_S + 300.0, NOW_S + 700.0) == 80.0
+
+
+@pytest.mark.parametrize(
+    ("expires_s", "written_s", "seconds"),
+    [
+        pytest.param(NOW_S + 650.0, NOW_S - 10.0, 41.0, id="expired before the write"),
+        pytest.param(NOW_S + 300.0, NOW_S - 10.0, 71.0, id="expired before it may have been so"),
+        pytest.param(NOW_S + 300.0, NOW_S - 90.0, 0.0, id="written before it may have been so"),
+        pytest.param(NOW_S + 695.0, NOW_S - 10.0, 0.0, id="written before its end"),
+    ],
+)
+def test_a_token_that_was_replaced_too_late_only_by_the_new_time_counts(
+    expires_s: EpochTime, written_s: EpochTime, seconds: float
+) -> None:
+    exposure = EstimatedExposure(90.0)
+    exposure.written(KEY, expires_s, MADE_S, written_s, touched=True)
+    assert exposure.total_s == 0.0
+    for _ in range(2):  # each write once
+        exposure.time_moved(NOW_S + 700.0 - 80.0, 700.0)
+        assert exposure.total_s == seconds
