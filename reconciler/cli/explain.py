@@ -38,7 +38,7 @@ from reconciler.inspection.printers import report_as_json
 from reconciler.inspection.replicas import REPLICAS, ObservedReplica, replica_of, replica_resource
 from reconciler.inspection.report import Leader, PodReport, leader_of
 from reconciler.kube.api import ListOptions, ObjectMeta
-from reconciler.kube.secret_mounts import secret_mounts_resource
+from reconciler.kube.secret_mounts import SecretMounts, secret_mounts_resource
 from reconciler.leadership.lease import lease_resource, read
 from reconciler.naming import LIVE_PODS
 
@@ -78,6 +78,7 @@ async def _report(cluster: Cluster, pod: ObjectMeta, *, is_live: bool) -> PodRep
     lease = cluster.settings.lease_of(replicas[0].shard if replicas else cluster.settings.shard)
     leader = await _leader(cluster, lease)
     reports, reports_error = await _reports(cluster, lease)
+    mounts = await _mounts(cluster, pod)
     now_s = cluster.now_s()
     newest = newest_live_pod(same) or pod
     return PodReport(
@@ -95,15 +96,16 @@ async def _report(cluster: Cluster, pod: ObjectMeta, *, is_live: bool) -> PodRep
         reports_error=reports_error,
         replicas=replicas,
         replicas_error=replicas_error,
-        subpath_containers=await _subpath_containers(cluster, pod),
+        subpath_containers=mounts.by_subpath if mounts else (),
+        other_secrets=mounts.other_secrets if mounts else (),
         other_shards=() if replicas else sorted({str(each.shard) for each in all_replicas}),
     )
 
 
-async def _subpath_containers(cluster: Cluster, pod: ObjectMeta) -> tuple[str, ...]:
+async def _mounts(cluster: Cluster, pod: ObjectMeta) -> SecretMounts | None:
     scope = ListOptions(pod.namespace, fields=f"metadata.name={pod.name}")
     found = await cluster.list_all(secret_mounts_resource(cluster.names), scope)
-    return found[0].by_subpath if found else ()
+    return found[0] if found else None
 
 
 async def _events(cluster: Cluster, pod: ObjectMeta) -> tuple[list[EventSummary], str]:

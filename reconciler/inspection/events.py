@@ -11,6 +11,7 @@ from reconciler.kube.decoding import resource, struct_decoder
 from reconciler.naming import Names
 
 FAILED, RECOVERED, PAUSED = "RefreshFailed", "RefreshRecovered", "RefreshPaused"
+OVERWRITTEN = ("TokenOverwritten", "SecretFoughtOver")
 """Reasons of the controller's Events; see `controller/events/rules.py`."""
 
 REPORTED_S = 150.0

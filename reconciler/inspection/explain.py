@@ -21,6 +21,7 @@ def explain(report: PodReport) -> list[str]:
         _next_refresh(report),
         _confirmation(report),
         _subpath(report),
+        _other_secrets(report),
         *_events(report),
         describe_leader(report.leader, lease, report.now_s),
         *_replica_reports(report),
@@ -57,10 +58,10 @@ def _token(report: PodReport) -> str:
             return f"{secret} has no {report.names.secret_key}."
         case TokenState.NAME_TAKEN:
             owner = clean(token.secret.session_id) if token.secret is not None else ""
-            return (
-                f"{secret} belongs to session {owner}: both sessions' IDs give the same name when "
-                "they are shortened and in lower case."
-            )
+            why = f"but its name is that of session {clean(token.pod.session_id)}"
+            if report.shares_its_name:
+                why = "and both sessions' IDs give the same name when shortened and in lower case"
+            return f"{secret} belongs to session {owner} by its label, {why}."
         case TokenState.FOREIGN_WRITER:
             return (
                 f"{secret} has a token that {_writers(token, report.names)} wrote over ours; its "
@@ -137,6 +138,8 @@ def _next_refresh(report: PodReport) -> str:
         where = _where_paused(report)
         return f"It is not refreshed: {where} has {report.names.paused}.{requested}"
     if token.state is TokenState.NAME_TAKEN:
+        if not report.shares_its_name:
+            return f"Nothing is written until the label {report.names.session_id} is correct."
         return "Nothing is written for this session: the other one would read its token."
     if token.unlabelled:
         return f"Nothing is written until the Secret has its labels again.{requested}"
@@ -194,6 +197,13 @@ def _subpath(report: PodReport) -> str:
         f"The kubelet never updates the token's file in {listed(containers)}: the "
         "Secret is mounted by subPath. Such a container keeps the token that it started with."
     )
+
+
+def _other_secrets(report: PodReport) -> str:
+    if report.ended or not report.other_secrets:
+        return ""
+    others = listed([f"Secret {name}" for name in report.other_secrets])
+    return f"The pod has no volume of Secret {report.secret}, but of {others}."
 
 
 def _events(report: PodReport) -> list[str]:

@@ -136,6 +136,7 @@ def report_as_json(report: PodReport) -> dict[str, Any]:
         "state": report.state,
         "otherPods": list(report.sibling_pods),
         "subPathContainers": list(report.subpath_containers),
+        "otherSecrets": list(report.other_secrets),
         "events": [
             {
                 "type": "Warning" if each.is_warning else "Normal",

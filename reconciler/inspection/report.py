@@ -73,6 +73,7 @@ class PodReport:
         replicas_error: Why the replicas are unknown ("" = they were read).
         subpath_containers: Containers that mount the Secret by subPath, so that their file is never
             updated.
+        other_secrets: The Secrets of the pod's volumes, if none of them is its session's.
         other_shards: The shards of the controller's pods, if none of them has this session.
     """
 
@@ -92,16 +93,24 @@ class PodReport:
     replicas_error: str = ""
     other_shards: Sequence[str] = ()
     subpath_containers: Sequence[str] = ()
+    other_secrets: Sequence[str] = ()
 
     @property
     def has_expired_token(self) -> bool:
         return self.pod_token.has_expired_token and not self.ended
 
     @property
-    def is_failing(self) -> bool:
-        """Whether the latest Event about the refreshes is a failure."""
+    def failure(self) -> EventSummary | None:
+        """The latest Event about the refreshes, if it is a failure."""
         found = [each for each in self.events if each.reason in (FAILED, RECOVERED)]
-        return bool(found) and max(found, key=lambda each: each.last_s).reason == FAILED
+        last = max(found, key=lambda each: each.last_s, default=None)
+        return last if last is not None and last.reason == FAILED else None
+
+    @property
+    def shares_its_name(self) -> bool:
+        """Whether the session that owns the Secret gives a Secret the same name."""
+        found = self.pod_token.secret
+        return found is not None and self.names.secret_name(found.session_id) == self.secret
 
     @property
     def state(self) -> str:

@@ -1,11 +1,12 @@
-"""Which containers mount a Secret by subPath, from the specification of their pod (pure).
+"""How a pod mounts its session's Secret, from the pod's specification (pure).
 
-The kubelet never updates such a file. Source: Kubernetes, "Secrets", on mounts with subPath. Only
-`check` and `explain` ask for specifications; of them, names of volumes and mounts are decoded.
+The kubelet never updates a file that is mounted by subPath. Source: Kubernetes, "Secrets", on
+mounts with subPath. Only `check` and `explain` ask for specifications; of them, names of volumes
+and mounts are decoded.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -74,11 +75,13 @@ class SecretMounts:
     Args:
         by_subpath: The containers that mount its session's Secret by `subPath` or `subPathExpr`;
             init containers only if they run as long as the pod does.
+        other_secrets: The Secrets of its volumes, if its session's Secret is not one of them.
     """
 
     namespace: str
     pod: str
     by_subpath: tuple[str, ...]
+    other_secrets: tuple[str, ...] = ()
 
 
 def secret_mounts_resource(names: Names) -> ApiResource[SecretMounts]:
@@ -88,8 +91,16 @@ def secret_mounts_resource(names: Names) -> ApiResource[SecretMounts]:
     def decode(data: bytes) -> SecretMounts:
         pod = decode_spec(data)
         session_id = pod.metadata.labels.get(names.session_id, "")
-        found = _by_subpath(pod.spec, names.secret_name(session_id)) if session_id else ()
-        return SecretMounts(pod.metadata.namespace, pod.metadata.name, tuple(found))
+        found = SecretMounts(pod.metadata.namespace, pod.metadata.name, ())
+        if not session_id:
+            return found
+        secret = names.secret_name(session_id)
+        mounted = {each for volume in pod.spec.volumes for each in _secrets(volume)}
+        return replace(
+            found,
+            by_subpath=tuple(_by_subpath(pod.spec, secret)),
+            other_secrets=() if secret in mounted else tuple(sorted(mounted)),
+        )
 
     return resource("pods", group="", version="v1", partial=False, decode=decode)
 

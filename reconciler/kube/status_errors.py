@@ -50,6 +50,9 @@ _ADMISSION = (
 the message shows it. Source: kubernetes' quota controller.go `CheckRequest`, webhook
 statuserror.go, and validatingadmissionpolicy dispatcher.go."""
 
+_FROZEN = "field is immutable when `immutable` is set"
+"""The message of a cause. Source: kubernetes' validation.go `ValidateSecretUpdate`."""
+
 TERMINATING = "NamespaceTerminating"
 
 _TOO_LARGE = "Too large resource version"
@@ -106,7 +109,7 @@ def from_status(status: Status, *, what: str, retry_after_s: float | None = None
     if retry_after_s is None and details.retry_after_s > 0:
         retry_after_s = float(min(details.retry_after_s, MAX_RETRY_AFTER_S))
     named = f" {status.reason}" if _is_word(status.reason) else ""
-    fields = "".join(f", {cause.field}" for cause in causes if _FIELD.fullmatch(cause.field))
+    fields = "".join(f", {_field(cause)}" for cause in causes if _FIELD.fullmatch(cause.field))
     return cls(
         f"{what}: the API server answered {status.code or 'an error'}{named}{fields}{refused_by}",
         status=status.code,
@@ -114,6 +117,10 @@ def from_status(status: Status, *, what: str, retry_after_s: float | None = None
         retry_after_s=retry_after_s,
         causes=causes,
     )
+
+
+def _field(cause: Cause) -> str:
+    return f"{cause.field} (the object is immutable)" if _FROZEN in cause.message else cause.field
 
 
 def _refusal(status: Status) -> tuple[type[KubeError], str]:

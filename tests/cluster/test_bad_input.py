@@ -161,6 +161,7 @@ async def test_odd_secrets_and_pods_stop_nothing(world: World) -> None:
         assert await controller.terminate() == 0
     [refused] = controller.events("write_refused")
     assert refused["session_id"] == immutable.session_id
+    assert refused["error"].endswith("422 Invalid, data (the object is immutable)")
     world.issuer.verify(await world.token(forged))
 
 

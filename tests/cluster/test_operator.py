@@ -92,6 +92,30 @@ async def test_a_mount_by_subpath_is_read_with_the_right_to_list_pods_alone(worl
     assert "Next: Mount the Secret as a directory" in ended.stdout
 
 
+async def test_the_advice_follows_the_cause_that_the_controller_met(world: World) -> None:
+    project = await world.add_project()
+    unknown = await world.add(project, known=False, with_secret=False)
+    immutable = await world.add(project, with_secret=False)
+    await world.add_secret(immutable, OLD_TOKEN, immutable=True)
+    async with running(world.environment()) as controller:
+        await controller.wait_for_event("write_refused")
+        await controller.wait_for_event("session_not_confirmed")
+        target = f"{project}/{immutable.pod}"
+        async with asyncio.timeout(30):  # the Event is written after the log's line
+            while (
+                "RefreshFailed"
+                not in (found := await allowed(world, READER, project, "explain", target)).stdout
+            ):
+                await asyncio.sleep(0.1)
+        assert "422 Invalid, data (the object is immutable)" in found.stdout
+        assert "Next: Delete the immutable Secret" in found.stdout
+        found = await run(world, "explain", f"{project}/{unknown.pod}", "-o", "json")
+        search, check = [step["text"] for step in json.loads(found.stdout)["next"]]
+        assert search.endswith(f"for session {unknown.session_id}")
+        assert check == "Check that the platform has this session, with this project"
+        assert await controller.terminate() == 0
+
+
 async def test_events_of_the_controller_are_shown(world: World) -> None:
     project = await world.add_project()
     runner = await world.add(project, token=OLD_TOKEN)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from reconciler.inspection.hints import hints
 from reconciler.inspection.printers import report_as_json
 from reconciler.inspection.replicas import ObservedReplica, replica_of, replica_resource
 from reconciler.inspection.report import Leader, describe_leader, leader_of
+from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.lease import lease_resource, read
 from reconciler.naming import Shard
 from tests.unit.controller.build import NAMES, NOW_S, SEAL, TTL_S, secret
@@ -50,9 +52,15 @@ def test_a_healthy_session_is_described_in_full() -> None:
 @pytest.mark.parametrize(
     ("found_secret", "words", "command"),
     [
-        (None, "does not exist, so the pod has no token to read", "refresh"),
+        (None, "does not exist, so the pod has no token to read", ""),
         (secret(session_id=""), "without the label ambient-code.io/session-id", "kubectl delete"),
-        (secret(session_id="2ABCdef"), "belongs to session 2ABCdef", ""),
+        (secret(session_id="2ABCdef"), "and both sessions' IDs give the same name", ""),
+        (
+            secret(session_id="2other"),
+            "belongs to session 2other by its label, but its name is that of session 2abcDEF",
+            "kubectl label secret -n team-a session-2abcdef-creds --overwrite"
+            " ambient-code.io/session-id=2abcDEF",
+        ),
         (secret(writers=()), "has no api-token", "refresh"),
         (secret(age_s=TTL_S + 30), "an expired token: it expired 30s ago", "refresh"),
         (secret(age_s=TTL_S - 30), "valid for another 30s", "refresh"),
@@ -86,8 +94,8 @@ def test_a_healthy_session_is_described_in_full() -> None:
         ),
     ],
     ids=[
-        "missing", "unlabelled", "taken", "empty", "expired", "expiring", "foreign", "unmanaged",
-        "forged", "garbage", "impossible", "paused",
+        "missing", "unlabelled", "taken", "mislabelled", "empty", "expired", "expiring", "foreign",
+        "unmanaged", "forged", "garbage", "impossible", "paused",
     ],
 )  # fmt: skip
 def test_each_problem_is_described_with_what_to_do(
@@ -183,7 +191,7 @@ def test_the_json_holds_all_that_the_sentences_say() -> None:
     found = report_as_json(report_of(assessed_pod(secret(age_s=TTL_S + 30))))
     assert found["state"] == "expired"
     assert found["leader"]["holder"] == "replica-0"
-    assert found["next"][0]["text"].startswith("Search the controller's log")
+    assert found["next"][0]["text"].startswith("Search the leader's log")
     assert len(found["sentences"]) == 7
 
 
@@ -391,3 +399,62 @@ def test_a_container_that_mounts_by_subpath_is_named_while_its_token_is_healthy(
     ended = report_of(row, subpath_containers=("runner",), ended=True)
     assert "subPath" not in "\n".join(explain(ended))
     assert hints(ended) == []
+
+
+@pytest.mark.parametrize(
+    "found_secret", [None, secret(age_s=None, writers=(), sealed=False)], ids=["missing", "empty"]
+)
+def test_of_an_unconfirmed_session_without_a_token_the_platform_is_checked(
+    found_secret: ObjectMeta | None,
+) -> None:
+    advice = list(map(str, hints(report_of(assessed_pod(found_secret)))))
+    assert advice == [
+        "Search the leader's log, in namespace ambient-code, for session 2abcDEF.",
+        "Check that the platform has this session, with this project.",
+    ]
+
+
+PATCH = "PATCH secrets team-a/session-2abcdef-creds: the API server answered "
+IMMUTABLE = f"{PATCH}422 Invalid, data (the object is immutable)"
+
+
+def failing(error: str) -> list[str]:
+    event = replace(FAILED, message=f"The runner's token could not be refreshed (due): {error}")
+    row = assessed_pod(secret(age_s=700))
+    return list(map(str, hints(report_of(row, events=[event]))))
+
+
+def test_an_immutable_secret_is_named_with_the_command_that_replaces_it() -> None:
+    [advice] = failing(IMMUTABLE)
+    assert advice.startswith("Delete the immutable Secret")
+    assert advice.endswith(": kubectl delete secret -n team-a session-2abcdef-creds")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["403 Forbidden, by quota objects", "403 Forbidden, by policy p", "422 Invalid, metadata"],
+)
+def test_credentials_are_not_suspected_where_the_api_server_refuses_the_object(answer: str) -> None:
+    assert failing(f"{PATCH}{answer}") == [
+        "Fix the cause in the Event RefreshFailed above; it is retried."
+    ]
+    assert "reconciler check" in failing(f"{PATCH}403 Forbidden")[1]
+
+
+@pytest.mark.parametrize("reason", ["TokenOverwritten", "SecretFoughtOver"])
+def test_another_writer_of_a_healthy_token_leads_to_the_runbook(reason: str) -> None:
+    event = EventSummary(True, reason, "kubectl-edit overwrote it", 1, NOW_S - 9, NOW_S - 9)
+    [advice] = hints(report_of(assessed_pod(), events=[event]))
+    section = advice.text.partition("docs/runbooks.md, ")[2].split(",")[0]
+    runbooks = Path(__file__).parents[3] / "docs" / "runbooks.md"
+    assert f"## {section}\n" in runbooks.read_text()
+
+
+def test_a_pod_that_mounts_another_secret_is_named_while_its_token_is_healthy() -> None:
+    report = report_of(assessed_pod(), other_secrets=("other",))
+    assert "The pod has no volume of Secret session-2abcdef-creds, but of Secret other." in explain(
+        report
+    )
+    [advice] = hints(report)
+    assert advice.text.startswith("Mount Secret session-2abcdef-creds in the template")
+    assert report_as_json(report)["otherSecrets"] == ["other"]

@@ -1,4 +1,4 @@
-"""Which containers mount their session's Secret by subPath, by a pod as the API server sends it."""
+"""How containers mount their session's Secret, by a pod as the API server sends it."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import ProtocolError
-from reconciler.kube.secret_mounts import secret_mounts_resource
+from reconciler.kube.secret_mounts import SecretMounts, secret_mounts_resource
 from tests.unit.controller.build import NAMES
 
 SECRET = "session-2abcdef-creds"
@@ -21,9 +21,13 @@ EMPTY_SUBPATH = AS_DIRECTORY | {"subPath": ""}
 
 
 def by_subpath(spec: dict[str, Any], *, session_id: str = "2abcDEF") -> tuple[str, ...]:
+    return mounts(spec, session_id=session_id).by_subpath
+
+
+def mounts(spec: dict[str, Any], *, session_id: str = "2abcDEF") -> SecretMounts:
     labels = {NAMES.session_id: session_id} if session_id else {}
     pod = {"metadata": {"name": "runner", "namespace": "team-a", "labels": labels}, "spec": spec}
-    return secret_mounts_resource(NAMES).decode(json.dumps(pod).encode()).by_subpath
+    return secret_mounts_resource(NAMES).decode(json.dumps(pod).encode())
 
 
 def spec_of(volume: dict[str, Any], mount: dict[str, Any]) -> dict[str, Any]:
@@ -64,6 +68,21 @@ def test_of_init_containers_only_those_that_run_as_long_as_the_pod_count() -> No
 def test_a_pod_without_a_session_or_a_specification_has_none() -> None:
     assert by_subpath(spec_of(OF_SECRET, BY_SUBPATH), session_id="") == ()
     assert by_subpath({}) == ()
+
+
+@pytest.mark.parametrize(
+    ("volumes", "others"),
+    [
+        pytest.param([OTHER, CA], ("other",), id="another"),
+        pytest.param([OTHER, OF_SECRET], (), id="also-its-own"),
+        pytest.param([PROJECTED], (), id="its-own-projected"),
+        pytest.param([CA], (), id="none"),
+    ],
+)
+def test_the_secrets_of_the_volumes_are_named_if_its_own_is_missing(
+    volumes: list[dict[str, Any]], others: tuple[str, ...]
+) -> None:
+    assert mounts({"volumes": volumes}).other_secrets == others
 
 
 def test_what_is_no_pod_is_a_protocol_error() -> None:

@@ -81,6 +81,15 @@ def test_a_status_lends_its_facts() -> None:
     assert str(error) == "PATCH x: the API server answered 422 Invalid, metadata.uid"
 
 
+def test_a_422_of_an_immutable_object_says_so() -> None:
+    sentence = "Forbidden: field is immutable when `immutable` is set"
+    causes = [{"reason": "FieldValueForbidden", "message": sentence, "field": "data"}]
+    error = from_response(422, body(reason="Invalid", details={"causes": causes}), what="PATCH x")
+    assert str(error) == (
+        "PATCH x: the API server answered 422 Invalid, data (the object is immutable)"
+    )
+
+
 @pytest.mark.parametrize(
     ("message", "by"),
     [(QUOTA, ", by quota objects.of-team"), (WEBHOOK, ", by webhook policy.example.invalid"),
