@@ -75,6 +75,17 @@ def test_a_fourth_write_that_nothing_asked_for_is_seen(kind: kinds.Kind, what: s
     ]  # fmt: skip
 
 
+def test_each_write_allows_its_touch_and_one_repetition() -> None:
+    def touched(bench: Bench, touches: int) -> None:
+        for _ in range(commit_checks.WRITES):
+            bench.change(US)
+        for _ in range(touches):
+            bench.change(US, kinds.PODS)
+
+    assert findings_of(lambda bench: touched(bench, 2 * commit_checks.WRITES)) == []
+    assert len(findings_of(lambda bench: touched(bench, 2 * commit_checks.WRITES + 1))) == 1
+
+
 def test_writes_that_are_a_window_apart_are_not_counted_together() -> None:
     async def main() -> list[str]:
         bench = Bench()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from reconciler.controller.state.revocations import RECHECK_S
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.write_log import Caller
@@ -59,6 +60,21 @@ def test_the_first_word_counts_not_the_last() -> None:
         loop.call_later(RESYNC_S, checker.answered, PROCESS, "S1", NONE)
 
     assert broken(said, RESYNC_S + BELIEVED_S + 1)
+
+
+def test_an_outage_excuses_until_the_answer_is_repeated() -> None:
+    def said(checker: RevocationChecker, repeated: bool) -> None:
+        checker.answered(PROCESS, "S1", NONE)
+        loop = asyncio.get_running_loop()
+        if repeated:
+            loop.call_later(RECHECK_S, checker.answered, PROCESS, "S1", NONE)
+        loop.call_later(RECHECK_S + 1.0, checker.failed, PROCESS)
+        loop.call_later(2 * RESYNC_S, checker.answered, PROCESS, None, NONE)
+
+    written_s = 2 * RESYNC_S + BELIEVED_S
+    assert not broken(lambda checker: said(checker, False), written_s)
+    assert broken(lambda checker: said(checker, True), written_s)
+    assert broken(lambda checker: said(checker, False), 3 * RESYNC_S + BELIEVED_S)
 
 
 def test_what_is_no_such_word_revokes_nothing() -> None:

@@ -66,7 +66,8 @@ class WriteBudgetChecker:
     """Counts the writes of each process for each session; a commit hook.
 
     Each change of the session's Secret by another client, and each new pod, allows one more write.
-    A change of a pod does not: it needs no write.
+    A change of a pod does not: it needs no write. A touch follows its write and is repeated once,
+    so that each write allows two. A new term may begin with a write.
 
     Args:
         us: The user of the checked writes.
@@ -121,8 +122,10 @@ class WriteBudgetChecker:
         since_at = now_at - window_s - ANSWERED_S
         others = len(_since(self._others[key], since_at)) + len(_since(self._common, since_at))
         extra = min(others, max(WRITES, window_s / CONTESTED_S))
-        # A touch follows its write, and is repeated once.
-        allowed = WRITES + extra * (2 if what == "touch" else 1)
+        allowed = WRITES + extra
+        if what == "touch":  # it follows its write, and is repeated once
+            written = sum(at > since_at for at in self._ours[key, process, "write"])
+            allowed = max(WRITES + 2 * extra, 2 * written)
         if len(ours) > allowed:
             excess = f"{len(ours)} times {what} of {key} in {window_s:g} s by {process}"
             changes = f"{others} changes by other clients" if others else "without any change"

@@ -217,6 +217,8 @@ class FakePlatformState:
     on_answer: list[Callable[[str, str | None, frozenset[str]], None]] = field(default_factory=list)
     """Called with each answer: the process that sent the request, the session or None for a list,
     and the IDs in the answer."""
+    on_failure: list[Callable[[str], None]] = field(default_factory=list)
+    """Called with the process whose request got no answer."""
 
     def start(self, session_id: str, project: str) -> None:
         session = PlatformSession(
@@ -321,6 +323,8 @@ class VirtualPlatform:
             if self._state.unreachable or project in self._state.failing:
                 error = PlatformUnavailable("the platform answered 503", status=503)
                 self.breaker.failed(error, part=project)
+                for hook in self._state.on_failure:
+                    hook(self._process)
                 raise error
         self.breaker.succeeded(part=project)
 

@@ -1,9 +1,11 @@
 """A session that the platform has reported as deleted gets no token."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reconciler.clock import Clock, Instant
+from reconciler.controller.state.revocations import RECHECK_S
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.lab.simulation.event_log import EventLog
@@ -21,10 +23,17 @@ BELIEVED_S = 60.0
 
 @dataclass(slots=True)
 class _Answers:
-    """When a process got the first answer without a session: to a look-up, and to a list."""
+    """When a process got the first answer without a session: to a look-up, and to a list.
+
+    Args:
+        repeated_at: When a second look-up, `RECHECK_S` after the first, had the same answer.
+        failed_s: Time without an answer of the platform, before the first one without the session.
+    """
 
     looked_up_at: Instant | None = None
+    repeated_at: Instant | None = None
     listed_at: Instant | None = None
+    failed_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -37,7 +46,9 @@ class RevocationChecker:
     """Checks every token that we write for a session that the platform has deleted; a commit hook.
 
     A process may write for one resync after the platform's answer to a look-up of that session, and
-    for two resyncs after the first list of running sessions without it.
+    for two resyncs after the first list of running sessions without it. One such answer may be
+    wrong, so that it must be repeated: until it is, time in which the platform answers nothing does
+    not count.
 
     Args:
         us: The user of the checked writes.
@@ -60,6 +71,8 @@ class RevocationChecker:
         self._process_of = process_of
         self._deleted: dict[str, _DeletedSession] = {}
         self._values: dict[str, str] = {}
+        self._failing_since_at: dict[str, Instant] = {}
+        self._failed_s: dict[str, float] = defaultdict(float)
 
     def deleted(self, session_id: str) -> None:
         """Record that the platform has deleted a session."""
@@ -67,14 +80,28 @@ class RevocationChecker:
 
     def answered(self, process: str, session_id: str | None, found: frozenset[str]) -> None:
         """Record an answer of the platform; see `FakePlatformState.on_answer`."""
-        now_at = self._clock.monotonic()
+        now_at, failed_s = self._clock.monotonic(), self._failed_until_now_s(process)
+        self._failed_s[process] = failed_s
+        self._failing_since_at.pop(process, None)
         if session_id is None:
             for gone in self._deleted.values() if found else ():
-                said = gone.answers.setdefault(process, _Answers())
+                said = gone.answers.setdefault(process, _Answers(failed_s=failed_s))
                 said.listed_at = now_at if said.listed_at is None else said.listed_at
         elif session_id in self._deleted and session_id not in found:
-            said = self._deleted[session_id].answers.setdefault(process, _Answers())
-            said.looked_up_at = now_at if said.looked_up_at is None else said.looked_up_at
+            gone = self._deleted[session_id]
+            said = gone.answers.setdefault(process, _Answers(failed_s=failed_s))
+            if said.looked_up_at is None:
+                said.looked_up_at = now_at
+            elif said.repeated_at is None and now_at >= said.looked_up_at + RECHECK_S:
+                said.repeated_at = now_at
+
+    def failed(self, process: str) -> None:
+        """Record that the platform gave no answer; see `FakePlatformState.on_failure`."""
+        self._failing_since_at.setdefault(process, self._clock.monotonic())
+
+    def _failed_until_now_s(self, process: str) -> float:
+        now_at = self._clock.monotonic()
+        return self._failed_s[process] + now_at - self._failing_since_at.get(process, now_at)
 
     def commit(self, commit: Commit) -> None:
         """Check one commit."""
@@ -91,15 +118,18 @@ class RevocationChecker:
         gone = self._deleted.get(session_id)
         if gone is None:
             return
-        said = gone.answers.get(self._process_of(commit.caller.agent))
+        process = self._process_of(commit.caller.agent)
+        said = gone.answers.get(process)
         if said is None:
             return
         now_at, key = self._clock.monotonic(), SessionKey(metadata["namespace"], session_id)
-        for at, resyncs, how in (
-            (said.looked_up_at, 1, "asked for it"),
-            (said.listed_at, 2, "in a list"),
+        failed_s = self._failed_until_now_s(process) - said.failed_s
+        for at, longest_s, how in (
+            (said.repeated_at, RESYNC_S, "asked for it twice"),
+            (said.looked_up_at, RESYNC_S + failed_s, "asked for it"),
+            (said.listed_at, 2 * RESYNC_S + failed_s, "in a list"),
         ):
-            if at is not None and now_at > at + resyncs * RESYNC_S + BELIEVED_S:
+            if at is not None and now_at > at + longest_s + BELIEVED_S:
                 what = f"{key} got a token {now_at - at:.0f} s after the platform had said, {how},"
                 self._event_log.add_violation(REVOKED, f"{what} that it has no such session")
                 return

@@ -136,6 +136,7 @@ class World:
             self.names, self.event_log, self.clock, us=US, process_of=process_of
         )
         self.platform.on_answer.append(self.revocation.answered)
+        self.platform.on_failure.append(self.revocation.failed)
         self._versions: deque[tuple[Instant, int]] = deque(maxlen=VERSIONS)
         self.replicas: dict[int, SimulatedReplica] = {}
         """The running processes, by the number of their replica."""
