@@ -196,6 +196,7 @@ FOUND = {
         Conditions(touch=False),
         "partition-leader@411.188+75.575*0.754852 issuer-clock-step@434.16+0.5*0.117791",
     ),
+    "expired tokens before a replica starts": Found(Conditions(), "restart-all@300.0+1500.0*0.2"),
     "a clock that drifts until a cache has three tokens": Found(
         Conditions(ttl_s=86_400.0, cached_s=2178.0), "watch-reset@6000.0+0.5*0.5", rate=1.0018
     ),

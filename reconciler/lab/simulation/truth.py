@@ -49,19 +49,19 @@ DELIVERED_S = 95.0
 
 
 @dataclass(frozen=True, slots=True)
-class _LastReport:
-    """A replica's last reported exposure, and the true one of that moment.
+class _Report:
+    """A replica's reported exposure, and the true one of that moment.
 
     Args:
         certain: Whether the replica knew the newest version of each Secret.
     """
 
-    reported_s: float = 0.0
-    true_s: float = 0.0
-    unsure_s: float = 0.0
-    late_writes: int = 0
-    pods_gone: int = 0
-    certain: bool = True
+    reported_s: float
+    true_s: float
+    unsure_s: float
+    late_writes: int
+    pods_gone: int
+    certain: bool
 
 
 @dataclass(slots=True)
@@ -207,11 +207,16 @@ class TruthChecker:
         self._account = account
         self._issuer = issuer
         self._changed_at = 0.0
-        self._last_reports: dict[str, _LastReport] = {}
+        self._last_reports: dict[str, _Report] = {}
 
     def issuer_changed(self) -> None:
         """Record that the issuer may have begun to fail, or to issue tokens again."""
         self._changed_at = asyncio.get_running_loop().time()
+
+    def started(self, replica: SimulatedReplica) -> None:
+        """Record that a replica starts now: it does not count what was before."""
+        self._account.settle()
+        self._last_reports[str(replica.me)] = self._report_of(0.0, certain=True)
 
     async def check(self, replica: SimulatedReplica) -> None:
         """Check one replica's present status; skip a replica that is frozen or not ready."""
@@ -306,17 +311,11 @@ class TruthChecker:
     def _check_exposure(
         self, replica: SimulatedReplica, snapshot: StatusSnapshot, *, certain: bool
     ) -> None:
-        account, name = self._account, str(replica.me)
-        account.settle()
-        last = self._last_reports.get(name, _LastReport())
-        report = self._last_reports[name] = _LastReport(
-            snapshot.fleet.exposure_s,
-            account.total_s,
-            account.unsure_s,
-            account.late_writes,
-            account.pods_gone,
-            certain,
-        )
+        name = str(replica.me)
+        self._account.settle()
+        last = self._last_reports[name]
+        report = self._report_of(snapshot.fleet.exposure_s, certain=certain)
+        self._last_reports[name] = report
         if not (last.certain and certain):
             return
         reported_s, true_s = report.reported_s - last.reported_s, report.true_s - last.true_s
@@ -334,8 +333,19 @@ class TruthChecker:
             what = f"{name} counts {reported_s:.1f} s of exposure more, and {true_s:.1f} s are so"
             self._event_log.add_violation(STATUS_IS_TRUE, what)
 
+    def _report_of(self, reported_s: float, *, certain: bool) -> _Report:
+        account = self._account
+        return _Report(
+            reported_s,
+            account.total_s,
+            account.unsure_s,
+            account.late_writes,
+            account.pods_gone,
+            certain,
+        )
+
     @staticmethod
-    def _may_miss(replica: SimulatedReplica, last: _LastReport, report: _LastReport) -> bool:
+    def _may_miss(replica: SimulatedReplica, last: _Report, report: _Report) -> bool:
         """Return whether exposure may have ended between two snapshots: with its pod, or, where
         another replica leads, with a write."""
         is_refreshed = report.late_writes != last.late_writes and not replica.fence.is_open

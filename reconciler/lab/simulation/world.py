@@ -193,6 +193,7 @@ class World:
             rate=self.scenario.rates[index % len(self.scenario.rates)],
             shard=shard,
         )
+        self.truth.started(replica)
         self._leases[str(replica.me)] = replica.lease
         if replica.lease not in self._single_writers:
             check = self._single_writers[replica.lease] = self._single_writer_check(replica.lease)
