@@ -1,4 +1,7 @@
-"""docs/upgrade.md and the private CA of docs/install.md on a real node, word for word."""
+"""docs/upgrade.md and the private CA of docs/install.md on a real node, word for word.
+
+The file is collected before test_removal.py, which removes the installation.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
