@@ -42,9 +42,9 @@ class Ended:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return ours without any setting of whoever runs the tests, at a home with nothing in it."""
+    """Return ours without any setting of whoever runs the tests, and a home without files."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(CLEARED)}
-    return inherited | {"HOME": "/nowhere", "PATH": f"{BIN}:{os.environ['PATH']}"} | settings
+    return inherited | {"HOME": "/dev/null", "PATH": f"{BIN}:{os.environ['PATH']}"} | settings
 
 
 async def command(*words: str | Path, program: str = "reconciler", **settings: str) -> Ended:

@@ -63,7 +63,7 @@ async def is_refreshed(controller: Controller, *runners: Runner) -> None:
 async def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
     settings: dict[str, str], words: str
 ) -> None:
-    async with running({"HOME": "/nowhere"} | settings) as controller:
+    async with running({"HOME": "/dev/null"} | settings) as controller:
         async with asyncio.timeout(30):
             assert await controller.process.wait() == 2
     [line] = controller.text
