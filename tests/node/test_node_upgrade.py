@@ -115,5 +115,6 @@ async def test_an_issuer_with_a_certificate_of_a_private_ca_gives_tokens(
         assert clients
         site.write_text(before)
         await installed.sh("kubectl apply -k site")
+        await installed.sh("kubectl delete -f site/private-ca.yaml")  # apply deletes nothing
         await installed.settled()
     await installed.everybody_renewed()

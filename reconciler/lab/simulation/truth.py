@@ -248,6 +248,8 @@ class TruthChecker:
                 shortest_s = min(shortest_s, left_s)
                 continue
             if not self._counts(reading, secret):
+                if reading.pod is not None and reading.expires_s is not None:
+                    shortest_s = -math.inf  # the annotation is not of another writer's token
                 continue
             self._check_session(replica, snapshot, reading, left_s)
             if reading.pod is not None and reading.expires_s is not None:
