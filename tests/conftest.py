@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,10 @@ import pytest
 from tests.interleavings import play_the_same_everywhere
 
 play_the_same_everywhere()
+
+# A shell starts a background command with SIGINT ignored, and each program inherits that: a
+# program under test that a test interrupts would go on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
