@@ -1,5 +1,8 @@
 """Doubles that the tests share; each is small enough to be read instead of trusted."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from reconciler.clock import EpochTime, Instant
@@ -21,3 +24,27 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         self.now_at += seconds
         self.wall_s += seconds
+
+
+@dataclass
+class Turns:
+    """The number of turns that the event loop has made."""
+
+    count: int = 0
+
+
+@asynccontextmanager
+async def counted_turns() -> AsyncIterator[Turns]:
+    """Count the turns of the event loop inside of the block."""
+    turns = Turns()
+
+    async def count() -> None:
+        while True:
+            await asyncio.sleep(0)
+            turns.count += 1
+
+    counting = asyncio.create_task(count())
+    try:
+        yield turns
+    finally:
+        counting.cancel()

@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.realtime, pytest.mark.timeout(300
 
 TTL_S = 60.0
 SESSIONS = 200
-PARALLEL = 8
 POLL_S = 0.25
 
 
@@ -24,18 +23,6 @@ POLL_S = 0.25
 async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> AsyncIterator[World]:
     async with open_world(control_plane, admin, tmp_path, ttl_s=TTL_S) as opened:
         yield opened
-
-
-async def add_sessions(world: World, count: int) -> list[Runner]:
-    """Create sessions in one project, several at a time."""
-    project = await world.add_project()
-    slots = asyncio.Semaphore(PARALLEL)
-
-    async def add() -> Runner:
-        async with slots:
-            return await world.add(project)
-
-    return await asyncio.gather(*(add() for _ in range(count)))
 
 
 @asynccontextmanager
@@ -76,7 +63,7 @@ async def renewed_once_more(controller: Controller, runners: list[Runner]) -> No
 
 
 async def test_a_restart_of_the_api_server_costs_no_token_and_no_right(world: World) -> None:
-    runners = await add_sessions(world, SESSIONS)
+    runners = await world.add_sessions(each=SESSIONS)
     async with running(world.environment()) as controller, polled(world) as watch:
         await controller.wait_for_event("startup_resync_finished")
         await renewed_once_more(controller, runners)

@@ -27,17 +27,12 @@ async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> As
         yield opened
 
 
-async def add_sessions(world: World, *, projects: int, each: int) -> list[Runner]:
-    names = [await world.add_project() for _ in range(projects)]
-    return [await world.add(name) for name in names for _ in range(each)]
-
-
 def refreshed(controller: Controller) -> set[str]:
     return {line["session_id"] for line in controller.events("runner_token_refreshed")}
 
 
 async def test_a_restart_refreshes_every_running_session_of_every_project(world: World) -> None:
-    runners = await add_sessions(world, projects=3, each=5)
+    runners = await world.add_sessions(projects=3, each=5)
     everyone = {runner.session_id for runner in runners}
     async with running(world.environment()) as first:
         await first.wait_for_event("startup_resync_finished")
@@ -62,7 +57,7 @@ async def test_tokens_of_20_seconds_stay_valid_for_two_minutes_by_deadlines_alon
     control_plane: ControlPlane, admin: Admin, tmp_path: Path
 ) -> None:
     async with open_world(control_plane, admin, tmp_path, ttl_s=SHORT_TTL_S) as world:
-        runners = await add_sessions(world, projects=2, each=4)
+        runners = await world.add_sessions(projects=2, each=4)
         # A resync that cannot come within the test leaves the deadlines alone to do the work.
         settings = world.environment(RECONCILER_RESYNC_S="86400")
         watch = ExpiryWatch(world)
@@ -79,7 +74,7 @@ async def test_tokens_of_20_seconds_stay_valid_for_two_minutes_by_deadlines_alon
 
 
 async def test_no_token_of_a_run_appears_in_its_log(world: World) -> None:
-    await add_sessions(world, projects=1, each=3)
+    await world.add_sessions(each=3)
     async with running(world.environment(LOG_LEVEL="debug")) as controller:
         await controller.wait_for_event("startup_resync_finished")
         await controller.terminate()
@@ -89,7 +84,7 @@ async def test_no_token_of_a_run_appears_in_its_log(world: World) -> None:
 
 
 async def test_a_new_session_has_its_first_token_as_soon_as_its_pod_appears(world: World) -> None:
-    [first] = await add_sessions(world, projects=1, each=1)
+    [first] = await world.add_sessions(each=1)
     async with running(world.environment()) as controller:
         await controller.wait_for_event("startup_resync_finished")
         late = await world.add(first.namespace)
@@ -100,7 +95,7 @@ async def test_a_new_session_has_its_first_token_as_soon_as_its_pod_appears(worl
 
 
 async def test_a_deleted_secret_is_created_again_with_its_labels_and_owner(world: World) -> None:
-    [runner] = await add_sessions(world, projects=1, each=1)
+    [runner] = await world.add_sessions(each=1)
     async with running(world.environment()) as controller:
         await controller.wait_for_event("startup_resync_finished")
         await world.admin.delete(runner.namespace, "secrets", runner.secret)
@@ -113,7 +108,7 @@ async def test_a_deleted_secret_is_created_again_with_its_labels_and_owner(world
 
 
 async def test_an_overwritten_token_is_written_again(world: World) -> None:
-    [runner] = await add_sessions(world, projects=1, each=1)
+    [runner] = await world.add_sessions(each=1)
     async with running(world.environment()) as controller:
         await controller.wait_for_event("startup_resync_finished")
         body = {"stringData": {"api-token": "obviously-fake-intruder"}}
@@ -131,7 +126,7 @@ async def test_an_overwritten_token_is_written_again(world: World) -> None:
 async def test_the_replaced_loop_beside_us_is_named_and_each_of_its_writes_repaired(
     world: World,
 ) -> None:
-    [runner] = await add_sessions(world, projects=1, each=1)
+    [runner] = await world.add_sessions(each=1)
     async with running(world.environment()) as controller:
         await controller.wait_for_event("startup_resync_finished")
         for tick in range(4):
@@ -154,7 +149,7 @@ async def old_loop(world: World, runner: Runner, token: str) -> None:
 
 
 async def test_a_pod_with_an_expired_token_is_touched_after_the_write(world: World) -> None:
-    [runner] = await add_sessions(world, projects=1, each=1)
+    [runner] = await world.add_sessions(each=1)
     async with running(world.environment()) as controller:
         await controller.wait_for_event("startup_resync_finished")
         annotation = "ambient-code.io/token-touched-at"
@@ -166,7 +161,7 @@ async def test_a_pod_with_an_expired_token_is_touched_after_the_write(world: Wor
 async def test_a_request_by_annotation_is_honoured_once_and_a_pause_stops_writes(
     world: World,
 ) -> None:
-    runner, other = await add_sessions(world, projects=1, each=2)
+    runner, other = await world.add_sessions(each=2)
     async with running(world.environment()) as controller:
         await controller.wait_for_event("startup_resync_finished")
         asked = {"metadata": {"annotations": {"ambient-code.io/refresh-requested-at": "now"}}}
@@ -193,7 +188,7 @@ async def test_a_request_by_annotation_is_honoured_once_and_a_pause_stops_writes
 
 
 async def test_a_labelled_pod_that_the_platform_does_not_know_gets_nothing(world: World) -> None:
-    [honest] = await add_sessions(world, projects=1, each=1)
+    [honest] = await world.add_sessions(each=1)
     forged = await world.add(honest.namespace, with_secret=False, known=False)
     async with running(world.environment()) as controller:
         await controller.wait_for_event("session_not_confirmed")

@@ -29,9 +29,7 @@ SHORT_LEASE = {
 @pytest.fixture
 async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> AsyncIterator[World]:
     async with open_world(control_plane, admin, tmp_path, ttl_s=TTL_S) as opened:
-        project = await opened.add_project()
-        for _ in range(SESSIONS):
-            await opened.add(project)
+        await opened.add_sessions(each=SESSIONS)
         yield opened
 
 

@@ -34,10 +34,7 @@ LEASE = {
 async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> AsyncIterator[World]:
     async with open_world(control_plane, admin, tmp_path, ttl_s=TTL_S) as opened:
         await grant_leases(opened)
-        for _ in range(2):
-            project = await opened.add_project()
-            for _ in range(SESSIONS // 2):
-                await opened.add(project)
+        await opened.add_sessions(projects=2, each=SESSIONS // 2)
         yield opened
 
 

@@ -22,6 +22,8 @@ from tests.cluster.installed import account_file, install
 
 NAMES = Names()
 PLATFORM_MANAGER = "ambient-control-plane"
+PARALLEL = 8
+"""Sessions that are created at one time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,17 @@ class World:
             )  # fmt: skip
         self.runners.append(runner)
         return runner
+
+    async def add_sessions(self, *, projects: int = 1, each: int) -> list[Runner]:
+        """Create sessions in new projects, `PARALLEL` at a time; return them project by project."""
+        slots = asyncio.Semaphore(PARALLEL)
+
+        async def add(project: str) -> Runner:
+            async with slots:
+                return await self.add(project)
+
+        names = [await self.add_project() for _ in range(projects)]
+        return await asyncio.gather(*(add(name) for name in names for _ in range(each)))
 
     async def add_secret(self, runner: Runner, token: str, **more: Any) -> None:
         body = {

@@ -20,6 +20,7 @@ from reconciler.platform.models import PlatformSession
 from reconciler.telemetry import metrics
 from reconciler.time_slice import MAX_ITEMS
 from tests.lab.leaks import find_leaks
+from tests.support import counted_turns
 from tests.unit.controller.virtual import INTRUDER, NAMES, PROJECT, US, World, running, simulate
 
 
@@ -234,25 +235,14 @@ def test_a_snapshot_shares_the_loop_and_is_shared() -> None:
             world.add(f"2Ab{number}")
         async with running(world):
             await settled(world)
-            turns = 0
-
-            async def tick() -> None:
-                nonlocal turns
-                while True:
-                    turns += 1
-                    await asyncio.sleep(0)
-
-            ticker = asyncio.create_task(tick())
-            await asyncio.sleep(0)
-            turns = 0
             surveyor = world.controller.status_collector
-            first, second = await asyncio.gather(
-                surveyor.snapshot(max_age_s=0.5), surveyor.snapshot(max_age_s=0.5)
-            )
-            ticker.cancel()
+            async with counted_turns() as turns:
+                first, second = await asyncio.gather(
+                    surveyor.snapshot(max_age_s=0.5), surveyor.snapshot(max_age_s=0.5)
+                )
             assert first is second
             assert len(first.readings) == count
-            assert turns >= count // MAX_ITEMS
+            assert turns.count >= count // MAX_ITEMS
 
     simulate(scenario)
 

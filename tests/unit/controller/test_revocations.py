@@ -194,17 +194,24 @@ class Turns(NoElection):
         await self.is_over.wait()
 
 
+@asynccontextmanager
+async def former_leader(world: World) -> AsyncIterator[tuple[Controller, Turns]]:
+    """Run a replica that has led, and whose term has ended ten seconds before."""
+    populate(world)
+    turns = Turns()
+    turns.is_ours.set()
+    replica = Controller(replace(world.ports, leadership=turns), world.endpoints, world.config)
+    async with running(world, replica):
+        await settled(world)
+        turns.is_ours.clear()
+        turns.is_over.set()
+        await asyncio.sleep(10)
+        yield replica, turns
+
+
 def test_a_second_term_writes_nothing_to_sessions_that_another_leader_revoked() -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        turns = Turns()
-        turns.is_ours.set()
-        replica = Controller(replace(world.ports, leadership=turns), world.endpoints, world.config)
-        async with running(world, replica):
-            await settled(world)
-            turns.is_ours.clear()
-            turns.is_over.set()
-            await asyncio.sleep(10)
+        async with former_leader(world) as (_, turns):
             before = writes_to(world, "2Ab0")
             put_back(world, "2Ab0", None)  # as the leader in between took it off
             world.platform.unreachable = True
@@ -219,15 +226,7 @@ def test_a_second_term_writes_nothing_to_sessions_that_another_leader_revoked() 
 
 def test_a_former_leader_counts_no_exposure_of_a_session_that_the_next_one_revoked() -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        turns = Turns()
-        turns.is_ours.set()
-        replica = Controller(replace(world.ports, leadership=turns), world.endpoints, world.config)
-        async with running(world, replica):
-            await settled(world)
-            turns.is_ours.clear()
-            turns.is_over.set()
-            await asyncio.sleep(10)
+        async with former_leader(world) as (replica, _):
             put_back(world, "2Ab0", None)  # as the next leader takes it off
             await asyncio.sleep(1800)
             assert world.remaining_s("2Ab0") < 0

@@ -1,6 +1,5 @@
 """Lists of many sessions are merged in turns of the event loop."""
 
-import asyncio
 from random import Random
 
 from reconciler.net.circuit_breaker import CircuitBreaker
@@ -8,7 +7,7 @@ from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformProject, PlatformSession
 from reconciler.platform.pagination import ListResult, ignore_page
 from reconciler.platform.session_list import MERGED_AT_ONCE, list_running_sessions
-from tests.support import ManualClock
+from tests.support import ManualClock, counted_turns
 
 TURNS = 5
 
@@ -41,18 +40,9 @@ def _complete(items: list[PlatformProject] | list[PlatformSession]) -> ListResul
 
 
 async def test_other_tasks_run_while_a_long_list_is_merged() -> None:
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count_turns())
-    found = await list_running_sessions(OneProject(), parallel=1)
-    counting.cancel()
+    async with counted_turns() as turns:
+        found = await list_running_sessions(OneProject(), parallel=1)
     assert len(found.sessions) == TURNS * MERGED_AT_ONCE
     assert found.complete_projects == {"team-a"}
     # The tasks of the lists need two turns.
-    assert turns >= TURNS
+    assert turns.count >= TURNS
