@@ -111,6 +111,7 @@ def completion(
     """Print the completion script of a shell, as in: source <(reconciler completion bash)."""
     if shell not in SHELLS:
         raise CommandError(f"completion {shell}: the shells are bash, zsh and fish", EXIT_SETTINGS)
+    # typer.completion has the name from a private module, without the form of a re-export.
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     variable = "_RECONCILER_COMPLETE"

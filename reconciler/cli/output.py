@@ -43,8 +43,8 @@ def print_clock_skew(cluster: Cluster) -> None:
 def print_document(found: dict[str, Any], output: str, *, streamed: bool = False) -> None:
     """Print one document of `output`: json, yaml, or `jsonpath=` with a template.
 
-    In a stream each is told from the next, but for a template, which decides that itself. All text
-    of others is escaped.
+    In a stream a line separates YAML documents; a template decides that itself. All text of others
+    is escaped.
     """
     if output.startswith(JSONPATH):
         sys.stdout.write(render(parse(output.removeprefix(JSONPATH)), found))

@@ -8,6 +8,7 @@ from reconciler.humanize import clean
 from reconciler.inspection.events import OVERWRITTEN
 from reconciler.inspection.fleet import name_of
 from reconciler.inspection.report import PodReport
+from reconciler.kube.status_errors import IMMUTABLE
 
 _LATE = (TokenState.EXPIRED, TokenState.EXPIRING, TokenState.OVERDUE)
 _UNWRITTEN = (
@@ -110,7 +111,7 @@ def _for_overdue_write(report: PodReport) -> list[Hint]:
 
 def _for_failure(report: PodReport, message: str) -> list[Hint]:
     """Return what to do about a refusal of the object; nothing if the cause is another one."""
-    if "is immutable)" in message:
+    if IMMUTABLE in message:
         return [
             Hint(
                 "Delete the immutable Secret, which the controller creates again, and restart the"

@@ -53,6 +53,9 @@ statuserror.go, and validatingadmissionpolicy dispatcher.go."""
 _FROZEN = "field is immutable when `immutable` is set"
 """The message of a cause. Source: kubernetes' validation.go `ValidateSecretUpdate`."""
 
+IMMUTABLE = "the object is immutable"
+"""What the message of our error adds for it."""
+
 TERMINATING = "NamespaceTerminating"
 
 _TOO_LARGE = "Too large resource version"
@@ -120,7 +123,7 @@ def from_status(status: Status, *, what: str, retry_after_s: float | None = None
 
 
 def _field(cause: Cause) -> str:
-    return f"{cause.field} (the object is immutable)" if _FROZEN in cause.message else cause.field
+    return f"{cause.field} ({IMMUTABLE})" if _FROZEN in cause.message else cause.field
 
 
 def _refusal(status: Status) -> tuple[type[KubeError], str]:

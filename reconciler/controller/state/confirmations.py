@@ -313,7 +313,7 @@ class ConfirmationCache:
         return True
 
     async def prune(self, is_alive: Callable[[SessionKey], bool]) -> None:
-        """Forget the confirmations of sessions that are not running and not alive.
+        """Forget the confirmations of sessions that are not running and have no pod.
 
         Args:
             is_alive: Whether a store has a pod of the session.

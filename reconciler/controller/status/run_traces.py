@@ -192,7 +192,7 @@ class Outage:
 def attributes_of(run: ReconcileRun) -> dict[str, str | int | float | bool]:
     """Return the root span's attributes; none holds a token."""
     work, trace = run.work, run.trace
-    attributes = _subject(run.key.namespace, run.pod) | {
+    return _subject(run.key.namespace, run.pod) | {
         "token_reconciler.session.id": run.key.session_id,
         "token_reconciler.outcome": run.outcome,
         "token_reconciler.reason": run.reason,
@@ -201,7 +201,6 @@ def attributes_of(run: ReconcileRun) -> dict[str, str | int | float | bool]:
         "token_reconciler.attempt": work.attempt,
         "token_reconciler.lateness_s": round(max(0.0, trace.began_at - run.due_at), 3),
     }
-    return attributes
 
 
 def _subject(namespace: str, pod: ObjectMeta | None) -> dict[str, str | int | float | bool]:

@@ -92,7 +92,7 @@ class Obstacles:
     """The obstacles of one sentence.
 
     Args:
-        replicas: Number of replicas; with one, nobody replaces a leader.
+        replicas: Number of replicas; with one, no other replaces a leader.
         namespace_of: The namespace of a move of `LOCAL`.
     """
 
@@ -157,12 +157,12 @@ class Obstacles:
             return move.at_s + RESTORED_S
         if move.kind not in LEADER_LOST:
             return move.end_s
-        away = [
+        lost = [
             other
             for other in self._moves
             if other.kind in LEADER_LOST and other.at_s < move.end_s and move.at_s < other.end_s
         ]
-        if len(away) >= self._replicas:
+        if len(lost) >= self._replicas:
             return move.end_s
         return min(move.end_s, move.at_s + TAKEOVER_S)
 
