@@ -13,7 +13,7 @@ from reconciler.errors import NotFound
 from reconciler.kube.api import ApiResource, Body, ListOptions, Page, Permit, Watch
 from reconciler.kube.auth.connection import Credentials
 from reconciler.kube.list_slots import ListSlots
-from reconciler.kube.requests import Request, RequestSender
+from reconciler.kube.requests import MAX_LIST_BYTES, MAX_OBJECT_BYTES, Request, RequestSender
 from reconciler.kube.watch import HttpWatch
 from reconciler.naming import Names
 from reconciler.net.client_pool import UNLIMITED, ClientPool
@@ -96,7 +96,9 @@ class HttpKube:
             params["resourceVersion"] = version
             params["resourceVersionMatch"] = "NotOlderThan"
         accept = _accept(resource, "PartialObjectMetadataList")
-        request = _request("GET", _path(resource, scope.namespace), params, accept)
+        request = _request(
+            "GET", _path(resource, scope.namespace), params, accept, max_bytes=MAX_LIST_BYTES
+        )
         if scope.fields.startswith(ONE_NAME):  # one object: a worker waits for it
             body = await self._sender.read(request, limit_s=limit_s)
         else:
@@ -180,9 +182,16 @@ class HttpKube:
 
 
 def _request(
-    method: str, path: str, params: Mapping[str, str], accept: str, *, verb: str = ""
+    method: str,
+    path: str,
+    params: Mapping[str, str],
+    accept: str,
+    *,
+    verb: str = "",
+    max_bytes: int = MAX_OBJECT_BYTES,
 ) -> Request:
-    return Request(method, _target(path, params), what=f"{verb or method} {path}", accept=accept)
+    what = f"{verb or method} {path}"
+    return Request(method, _target(path, params), what=what, accept=accept, max_bytes=max_bytes)
 
 
 def _target(path: str, params: Mapping[str, str]) -> str:

@@ -17,10 +17,18 @@ from reconciler.kube.auth.connection import Credentials
 from reconciler.kube.status_errors import from_response, retry_after
 from reconciler.net.client_pool import ClientPool, PooledClient
 from reconciler.net.client_session import describe_error
-from reconciler.net.exchange import CONNECT_LIMIT, Answer
+from reconciler.net.exchange import CONNECT_LIMIT, Answer, read_limited
 from reconciler.telemetry.trace import request_span
 
 T = TypeVar("T")
+
+MAX_OBJECT_BYTES = 4 * 1024 * 1024
+"""Most bytes of an answer that has one object or a Status, decompressed. An object has 1.5 MB at
+most (etcd's limit on a request); in JSON the 256 KiB of its annotations may be six times as long.
+"""
+
+MAX_LIST_BYTES = 64 * 1024 * 1024
+"""Most bytes of a page, decompressed: 50 objects of the largest size."""
 
 CLIENT_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
 """All errors that a request can raise; ValueError means an invalid address or proxy."""
@@ -41,6 +49,7 @@ class Request(msgspec.Struct, frozen=True):
     data: bytes | None = None
     content_type: str = ""
     before_send: Permit | None = None
+    max_bytes: int = MAX_OBJECT_BYTES
 
     def __repr__(self) -> str:  # `data` may hold a token
         return f"<Request {self.what}>"
@@ -117,7 +126,7 @@ class RequestSender:
                 await opening.enter_async_context(self._streams.hold(client))
                 response = await opening.enter_async_context(_in_session(client, request, headers))
                 if response.status >= 300:
-                    body = await response.read()
+                    body = await read_limited(response.content, request.max_bytes)
                     raise _refusal(request, Answer(response.status, response.headers, body))
                 stack.push_async_exit(opening.pop_all())
                 return response
@@ -176,7 +185,8 @@ _Attempt = Callable[[PooledClient, Request, Mapping[str, str]], Awaitable[T]]
 
 async def _fetch(client: PooledClient, request: Request, headers: Mapping[str, str]) -> Answer:
     async with _in_session(client, request, headers) as response:
-        answer = Answer(response.status, response.headers, await response.read())
+        body = await read_limited(response.content, request.max_bytes)
+        answer = Answer(response.status, response.headers, body)
     return _success(request, answer)
 
 
@@ -191,6 +201,7 @@ async def _write(client: PooledClient, request: Request, headers: Mapping[str, s
         request.target,
         headers,
         request.data or b"",
+        max_bytes=request.max_bytes,
         before_send=request.before_send,
     )
     return _success(request, answer)

@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 from reconciler.clock import Clock
 from reconciler.errors import SettingsError
 from reconciler.net.client_pool import MAX_HEADER_BYTES, MAX_HEADERS, ClientPool, Connection
+from reconciler.net.exchange import AnswerTooLong, read_limited
 from reconciler.net.file_rotation import FileRotation, file_digest
 from reconciler.net.proxies import proxy_for
 
@@ -55,15 +56,11 @@ def environment_proxy(url: str) -> str | None:
 
 async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
     """Return a whole body; None, and the connection is closed, where it has more bytes."""
-    chunks: list[bytes] = []
-    length = 0
-    async for chunk in response.content.iter_any():
-        chunks.append(chunk)
-        length += len(chunk)
-        if length > max_bytes:
-            response.close()
-            return None
-    return b"".join(chunks)
+    try:
+        return await read_limited(response.content, max_bytes)
+    except AnswerTooLong:
+        response.close()
+        return None
 
 
 class Peer:
@@ -273,6 +270,8 @@ def describe_error(error: Exception, *, system_trust: bool = False) -> str:
             return f"cannot connect to {error.host}:{error.port} ({_name(error.os_error)})"
         case aiohttp.ServerDisconnectedError():
             return "the connection was closed before an answer"
+        case AnswerTooLong():
+            return "the answer is too long"
         case aiohttp.ClientPayloadError() if _is_encoded(error):
             return ENCODED
         case aiohttp.ClientPayloadError():

@@ -24,6 +24,10 @@ _REPLACED = frozenset({"Accept", PROXY_AUTHORIZATION})
 """Headers that aiohttp sets, and that are rendered for each request."""
 
 
+class AnswerTooLong(aiohttp.ClientPayloadError):
+    """An answer has more bytes than its reader takes; its connection must be closed."""
+
+
 class Answer(NamedTuple):
     """An answer that was read whole."""
 
@@ -75,6 +79,7 @@ class Exchanges:
         headers: Mapping[str, str],
         body: bytes,
         *,
+        max_bytes: int,
         before_send: Callable[[], None] | None = None,
     ) -> Answer:
         """Send one request, never again, and return its answer.
@@ -82,6 +87,7 @@ class Exchanges:
         Args:
             target: Path and query, encoded; the path of the peer's URL comes before it.
             headers: May be a multidict.
+            max_bytes: Most bytes of the answer's body, decompressed.
             before_send: Called as the bytes go to the socket, with no await between; what it raises
                 ends the request with nothing sent.
         Raises:
@@ -107,7 +113,7 @@ class Exchanges:
             if before_send is not None:
                 before_send()
             transport.write(request)
-            answer = await _read(protocol)
+            answer = await _read(protocol, max_bytes)
         except BaseException:
             connection.close()
             raise
@@ -144,11 +150,23 @@ class Exchanges:
         return _render({name: found[name] for name in found if name not in _REPLACED})
 
 
-async def _read(protocol: ResponseHandler) -> Answer:
+async def read_limited(content: aiohttp.StreamReader, max_bytes: int) -> bytes:
+    """Return a whole body; raises `AnswerTooLong` where it has more bytes."""
+    chunks: list[bytes] = []
+    length = 0
+    async for chunk in content.iter_any():
+        chunks.append(chunk)
+        length += len(chunk)
+        if length > max_bytes:
+            raise AnswerTooLong
+    return b"".join(chunks)
+
+
+async def _read(protocol: ResponseHandler, max_bytes: int) -> Answer:
     message, payload = await protocol.read()
     while 100 <= message.code < 200:
         message, payload = await protocol.read()
-    return Answer(message.code, message.headers, await payload.read())
+    return Answer(message.code, message.headers, await read_limited(payload, max_bytes))
 
 
 def _render(headers: Mapping[str, str]) -> bytes:

@@ -132,7 +132,7 @@ async def _clients(url: str, tls: ssl.SSLContext) -> AsyncIterator[dict[str, Sen
 
         async def by_exchange(number: int) -> None:
             target = f"/api/v1/secrets/{number}?fieldManager=x"
-            await client.exchanges.send("PATCH", target, HEADERS, BODY)
+            await client.exchanges.send("PATCH", target, HEADERS, BODY, max_bytes=2**20)
 
         async def by_bytes(number: int) -> None:
             if not free:

@@ -1,7 +1,7 @@
 """`python -m tests.bench.plots`: the figures of build/bench.json as pictures, in build/bench/."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,24 @@ def draw(report: Report, folder: Path) -> list[Path]:
             chart.render_to_file(str(path))
             paths.append(path)
     return paths
+
+
+def lines(
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    marks: Iterable[tuple[float, str]],
+    path: Path,
+) -> None:
+    """Write an SVG of lines over x; each of `marks` is a dot on the x axis with a name."""
+    chart = pygal.XY(
+        style=CleanStyle, js=(), title=title, legend_at_bottom=True, show_dots=False, width=1200,
+        include_x_axis=True,
+    )  # fmt: skip
+    for name, points in series.items():
+        chart.add(name, list(points))
+    dots = [{"value": (x, 0), "label": label} for x, label in marks]
+    chart.add("faults", dots, stroke=False, show_dots=True, dots_size=3)
+    chart.render_to_file(str(path))
 
 
 def _bars(title: str, labels: Iterable[str], *, kind: Any = pygal.Bar, **options: Any) -> Any:

@@ -7,13 +7,14 @@ scheduler, kubelets, garbage collection, and the end of terminating namespaces.
 
 import contextlib
 import http.client
+import json
 import random
 import shutil
 import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -64,7 +65,7 @@ class ControlPlane:
         self._credentials = Credentials(self._folder, node_addresses)
         self._trust = ssl.create_default_context(cafile=str(self.ca_file))
         self._data, self._copy = self._folder / "etcd", self._folder / "etcd-copy"
-        self._etcd = self._etcd_server()
+        self.etcd = self._etcd_server()
         self._port = 0
         self._is_ready = False
         self._apiserver: Server | None = None
@@ -82,7 +83,7 @@ class ControlPlane:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<ControlPlane {self.url} {self._etcd!r} {self._apiserver!r}>"
+        return f"<ControlPlane {self.url} {self.etcd!r} {self._apiserver!r}>"
 
     @property
     def url(self) -> str:
@@ -98,6 +99,11 @@ class ControlPlane:
     def ca_file(self) -> Path:
         """PEM file that verifies the server."""
         return self._credentials.serving_cert
+
+    @property
+    def certificate(self) -> tuple[Path, Path]:
+        """PEM files of the serving certificate and its key, for a proxy in front of the server."""
+        return self._credentials.serving_cert, self._credentials.serving_key
 
     @property
     def admin_token(self) -> str:
@@ -122,7 +128,7 @@ class ControlPlane:
             ServerError: With the last lines of the log of the server that failed.
         """
         try:
-            self._etcd.start()
+            self.etcd.start()
             self._start_onfree_port()
         except BaseException:
             self.stop()
@@ -135,7 +141,7 @@ class ControlPlane:
         """
         if self._apiserver is not None:
             self._apiserver.kill()
-        self._etcd.kill()
+        self.etcd.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -163,6 +169,13 @@ class ControlPlane:
         self.kill_apiserver()
         self.start_apiserver()
 
+    def revision(self) -> int:
+        """Return etcd's revision, as the API server sees it."""
+        status, words = self._ask("/api/v1/namespaces?limit=1", self._port)
+        if status != http.HTTPStatus.OK:
+            raise ServerError(f"a list got {status}")
+        return int(json.loads(words)["metadata"]["resourceVersion"])
+
     def back_up(self) -> None:
         """Keep a copy of etcd's data, taken while both servers are stopped."""
         self._stopped()
@@ -179,10 +192,10 @@ class ControlPlane:
 
     def _stopped(self) -> None:
         self.kill_apiserver()
-        self._etcd.kill()
+        self.etcd.kill()
 
     def _go_on(self) -> None:
-        self._etcd.start()
+        self.etcd.start()
         self.start_apiserver()
 
     def pause(self) -> None:
@@ -204,7 +217,7 @@ class ControlPlane:
         Of the peer URL etcd uses only the (empty) host, so that the kernel chooses a name; a single
         member has no peer.
         """
-        client, peer = self._etcd_url, f"unix://{self._folder}/peer.sock"
+        client, peer = self.etcd_url, f"unix://{self._folder}/peer.sock"
         command = [
             str(self.binaries["etcd"]),
             "--name=test",
@@ -220,14 +233,15 @@ class ControlPlane:
         return Server("etcd", command, log=self._folder / "etcd.log")
 
     @property
-    def _etcd_url(self) -> str:
+    def etcd_url(self) -> str:
+        """Where etcd serves gRPC, without TLS."""
         return f"unix://{self._folder}/etcd.sock"
 
     def _start_onfree_port(self) -> None:
         """Start the API server on a free port; on another one if that port was taken since."""
         for attempt in range(1, PORT_TRIES + 1):
             self._port = HTTPS if self._node_addresses else free_port()
-            server = self._apiserver = self._apiserver_server()
+            server = self._apiserver = self._apiserver_server(self._port)
             server.start()
             try:
                 return self._wait_ready(server)
@@ -237,17 +251,17 @@ class ControlPlane:
                 server.kill()
                 server.log.unlink()
 
-    def _apiserver_server(self) -> Server:
+    def _apiserver_server(self, port: int, binary: Path | None = None) -> Server:
         have = self._credentials
         command = [
-            str(self.binaries["kube-apiserver"]),
-            f"--etcd-servers={self._etcd_url}",
+            str(binary or self.binaries["kube-apiserver"]),
+            f"--etcd-servers={self.etcd_url}",
             f"--bind-address={'0.0.0.0' if self._node_addresses else '127.0.0.1'}",  # noqa: S104
             # Without it the server looks for a network interface, which a sandbox may not have.
             "--advertise-address=127.0.0.1",
             "--endpoint-reconciler-type=none",
-            f"--secure-port={self._port}",
-            f"--cert-dir={self._folder}/apiserver",
+            f"--secure-port={port}",
+            f"--cert-dir={self._folder}/apiserver-{port}",
             f"--tls-cert-file={have.serving_cert}",
             f"--tls-private-key-file={have.serving_key}",
             f"--token-auth-file={have.token_file}",
@@ -260,9 +274,21 @@ class ControlPlane:
             *([] if self._node_addresses else ["--disable-admission-plugins=ServiceAccount"]),
             *self._flags,
         ]
-        return Server("kube-apiserver", command, log=self._folder / "apiserver.log")
+        return Server("kube-apiserver", command, log=self._folder / f"apiserver-{port}.log")
 
-    def _wait_ready(self, server: Server) -> None:
+    @contextlib.contextmanager
+    def another(self, binary: Path) -> Iterator[str]:
+        """Run one more API server on the same etcd, as in a highly available cluster; its URL."""
+        port = free_port()
+        server = self._apiserver_server(port, binary)
+        server.start()
+        try:
+            self._wait_ready(server, port)
+            yield f"https://127.0.0.1:{port}"
+        finally:
+            server.kill()
+
+    def _wait_ready(self, server: Server, port: int = 0) -> None:
         """Poll /readyz until it answers ok, within the limit.
 
         The answer comes from our server: its certificate is ours, no other process has the key,
@@ -271,32 +297,34 @@ class ControlPlane:
         deadline_at = time.monotonic() + self._ready_limit_s
         reason: str | None = "not asked"
         while time.monotonic() < deadline_at:
-            if not self._etcd.alive:
-                raise self._etcd.failed("ended")
+            if not self.etcd.alive:
+                raise self.etcd.failed("ended")
             if not server.alive:
                 raise server.failed("ended")
-            reason = self._ask_ready()
+            reason = self._ask_ready(port or self._port)
             if reason is None:
                 self._is_ready = True
                 return
             time.sleep(POLL_S)
         raise server.failed(f"was not ready in {self._ready_limit_s:.0f} s ({reason})")
 
-    def _ask_ready(self) -> str | None:
+    def _ask_ready(self, port: int) -> str | None:
         """Request /readyz once; return None if ready, or else the reason."""
+        try:
+            status, words = self._ask("/readyz", port)
+        except (OSError, http.client.HTTPException) as error:
+            return str(error)
+        return None if status == http.HTTPStatus.OK else f"{status} {words[:500]}"
+
+    def _ask(self, path: str, port: int) -> tuple[int, str]:
+        """Send one GET as the administrator; return status and body."""
         server = http.client.HTTPSConnection(
-            "127.0.0.1", self._port, context=self._trust, timeout=ASK_LIMIT_S
+            "127.0.0.1", port, context=self._trust, timeout=ASK_LIMIT_S
         )
         with contextlib.closing(server):
-            try:
-                server.request(
-                    "GET", "/readyz", headers={"Authorization": f"Bearer {self.admin_token}"}
-                )
-                answer = server.getresponse()
-                words = answer.read().decode(errors="replace")
-            except (OSError, http.client.HTTPException) as error:
-                return str(error)
-        return None if answer.status == http.HTTPStatus.OK else f"{answer.status} {words[:500]}"
+            server.request("GET", path, headers={"Authorization": f"Bearer {self.admin_token}"})
+            answer = server.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
 
 
 def free_port() -> int:

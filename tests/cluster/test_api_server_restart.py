@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.admin import SECRETS, Admin, collection
+from tests.cluster.admin import Admin
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.world import ExpiryWatch, Runner, World, open_world
 from tests.controller import Controller, running
@@ -16,36 +15,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.realtime, pytest.mark.timeout(300
 
 TTL_S = 60.0
 SESSIONS = 200
-POLL_S = 0.25
 
 
 @pytest.fixture
 async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> AsyncIterator[World]:
     async with open_world(control_plane, admin, tmp_path, ttl_s=TTL_S) as opened:
         yield opened
-
-
-@asynccontextmanager
-async def polled(world: World) -> AsyncIterator[ExpiryWatch]:
-    """Count expired-token seconds by lists: a restart of the API server would end a watch."""
-    watch = ExpiryWatch(world)
-    [namespace] = {runner.namespace for runner in world.runners}
-
-    async def poll() -> None:
-        while True:
-            await asyncio.sleep(POLL_S)
-            if not world.control_plane.is_serving:
-                continue
-            listed = await world.admin.call("GET", collection(namespace, SECRETS))
-            for secret in listed.body["items"]:
-                watch.seen(secret)
-
-    task = asyncio.create_task(poll())
-    try:
-        yield watch
-        watch.close()
-    finally:
-        task.cancel()
 
 
 async def renewed_once_more(controller: Controller, runners: list[Runner]) -> None:
@@ -64,7 +39,8 @@ async def renewed_once_more(controller: Controller, runners: list[Runner]) -> No
 
 async def test_a_restart_of_the_api_server_costs_no_token_and_no_right(world: World) -> None:
     runners = await world.add_sessions(each=SESSIONS)
-    async with running(world.environment()) as controller, polled(world) as watch:
+    watch = ExpiryWatch(world)
+    async with running(world.environment()) as controller, watch.polling():
         await controller.wait_for_event("startup_resync_finished")
         await renewed_once_more(controller, runners)
         await asyncio.to_thread(world.control_plane.restart_apiserver)

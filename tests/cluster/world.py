@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 
 from reconciler.clock import NEVER, EpochTime
@@ -219,6 +220,30 @@ class ExpiryWatch:
                     task.cancel()
                 self.close()
 
+    @asynccontextmanager
+    async def polling(self, *, every_s: float = 0.25) -> AsyncIterator["ExpiryWatch"]:
+        """Like `running`, by lists, which go on where a restart of the API server ends a watch."""
+        task = asyncio.create_task(self._poll(every_s))
+        try:
+            yield self
+            self.close()
+        finally:
+            task.cancel()
+
+    async def _poll(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            for namespace in {runner.namespace for runner in self._world.runners}:
+                try:
+                    listed = await self._world.admin.call("GET", collection(namespace, SECRETS))
+                except (aiohttp.ClientError, TimeoutError):
+                    continue  # the server is not there: the next list has the same versions
+                present = {runner.secret for runner in self._world.runners}
+                for secret in listed.body.get("items", ()):
+                    # One of a session that has ended since then would count without end.
+                    if secret["metadata"]["name"] in present:
+                        self.seen(secret)
+
     async def _follow(self, namespace: str) -> None:
         async with self._world.admin.watch(collection(namespace, SECRETS)) as lines:
             async for line in lines:
@@ -245,6 +270,12 @@ class ExpiryWatch:
         self._expires_s[name] = claims["exp"]
         self._tokens[name] = token
         self.versions[name] = self.versions.get(name, 0) + 1
+
+    def forget(self, runner: Runner) -> None:
+        """Count a session up to now, and no longer: it has ended."""
+        name = f"{runner.namespace}/{runner.secret}"
+        self._account(name)
+        self._expires_s.pop(name, None)
 
     def _account(self, name: str) -> None:
         """Add the time since the former token expired."""

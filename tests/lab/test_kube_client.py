@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import logging
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from reconciler.kube import client as client_module
 from reconciler.kube.api import ApiResource, ListOptions, ObjectMeta, Permit
 from reconciler.kube.client import HttpKube
 from reconciler.kube.decoding import metadata_resource
+from reconciler.kube.requests import MAX_LIST_BYTES, MAX_OBJECT_BYTES
 from reconciler.naming import Names
 from reconciler.net.client_pool import Connection
 from tests.lab.scripted_server import Peer, Scripted, Turn, answer, raw, scripted, silence, stream
@@ -149,6 +152,21 @@ async def test_every_failure_of_a_verb_is_one_of_our_errors(verb: str, fault: st
     shown = f"{caught.value!r} {caught.value}"
     assert MARKER not in shown
     assert TOKEN not in shown
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(
+    ("verb", "limit"),
+    [("get", MAX_OBJECT_BYTES), ("patch", MAX_OBJECT_BYTES), ("list", MAX_LIST_BYTES)],
+)
+async def test_a_compressed_answer_is_read_no_further_than_its_limit(
+    verb: str, limit: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "LIMIT_S", 30.0)
+    bomb = gzip.compress(b" " * (limit + 1), compresslevel=1)
+    async with connected(answer(status, bomb, headers="Content-Encoding: gzip\r\n")) as (kube, *_):
+        with pytest.raises(TransportError, match="the answer is too long"):
+            await ask(kube, verb)
 
 
 WATCH_FAULTS: dict[str, tuple[Turn, type[Exception]]] = {
