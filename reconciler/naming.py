@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import msgspec
+
 LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
 """Field selector: the server leaves out ended pods; a pod that ends becomes DELETED in a watch."""
 
@@ -47,6 +49,29 @@ class Shard:
 
 ALL_SESSIONS = Shard(0, 1)
 """The only shard of an installation without shards."""
+
+
+class Annotations(msgspec.Struct, frozen=True, gc=False):
+    """The values of an object's annotations, each under the name of its key in `Names`.
+
+    None: absent. A hundred thousand sessions have two hundred thousand of them: a dict of six
+    values has 272 bytes, this has 96.
+    """
+
+    expires_at: str | None = None
+    issued_at: str | None = None
+    previous_expires_at: str | None = None
+    refreshed_at: str | None = None
+    refreshed_by: str | None = None
+    confirmation: str | None = None
+    handled_requests: str | None = None
+    touched_at: str | None = None
+    requested_at: str | None = None
+    paused: str | None = None
+
+
+NO_ANNOTATIONS = Annotations()
+"""Of each object without one: most pods."""
 
 
 def object_id(session_id: str) -> str:
@@ -154,15 +179,11 @@ class Names:
         return self._ours("shard")
 
     def annotations(self) -> tuple[str, ...]:
-        """Return the annotations of pods and Secrets that are decoded.
+        """Return the annotations of pods and Secrets that are decoded: those of `Annotations`.
 
         Others may hold secrets, and are skipped.
         """
-        return (
-            self.expires_at, self.issued_at, self.previous_expires_at, self.refreshed_at,
-            self.refreshed_by, self.confirmation, self.handled_requests, self.touched_at,
-            self.requested_at, self.paused,
-        )  # fmt: skip
+        return tuple(getattr(self, field) for field in Annotations.__struct_fields__)
 
     def selector(self) -> str:
         """Return the label selector for pods and Secrets of sessions.

@@ -25,7 +25,7 @@ async def _resume(access: Access, selection: PodSelection, *, dry_run: bool) -> 
 
 
 async def _clear(cluster: Cluster, pod: ObjectMeta) -> PatchResult:
-    if cluster.names.paused not in pod.annotations:
+    if pod.annotations.paused is None:
         return PatchResult(pod, "is not paused", written=False)
     return PatchResult(await cluster.annotate(pod, {cluster.names.paused: None}), "resumed")
 
@@ -39,7 +39,7 @@ async def _warn_of_paused_secrets(cluster: Cluster, namespace: str, pods: list[O
         return
     sessions = {pod.session_id for pod in pods}
     for secret in secrets:
-        if secret.session_id in sessions and is_paused(cluster.names, secret):
+        if secret.session_id in sessions and is_paused(secret):
             print_err(
                 f"secret/{secret.name} is paused, too; resume it with: kubectl annotate secret "
                 f"-n {namespace} {secret.name} {cluster.names.paused}-"
@@ -57,6 +57,6 @@ async def _pause(access: Access, selection: PodSelection, *, dry_run: bool) -> i
 
 
 async def _set(cluster: Cluster, pod: ObjectMeta) -> PatchResult:
-    if is_paused(cluster.names, pod):
+    if is_paused(pod):
         return PatchResult(pod, "is already paused", written=False)
     return PatchResult(await cluster.annotate(pod, {cluster.names.paused: "true"}), "paused")

@@ -14,7 +14,7 @@ from reconciler.controller.reconcile.token_choice import NEARLY_NEW
 from reconciler.humanize import duration
 from reconciler.inspection.printers import pod_name
 from reconciler.kube.api import ObjectMeta
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import NO_ANNOTATIONS, SessionKey
 
 
 def run_refresh(
@@ -37,7 +37,7 @@ async def _refresh(
         async def request(cluster: Cluster, pod: ObjectMeta) -> PatchResult:
             if wait_s is not None:
                 secret = await cluster.secret(pod.namespace, pod.session_id)
-                before[pod.key] = _token_of(cluster.names, secret)
+                before[pod.key] = _token_of(secret)
             return await _request(cluster, pod)
 
         patched, code = await change_all(
@@ -45,17 +45,17 @@ async def _refresh(
         )
         pods = [each.pod for each in patched]
         for pod in pods:
-            if is_paused(cluster.names, pod):
+            if is_paused(pod):
                 print_err(f"{pod_name(pod)} is paused: its token is refreshed after `resume`")
-        waiting = [pod for pod in pods if not is_paused(cluster.names, pod)]
+        waiting = [pod for pod in pods if not is_paused(pod)]
         if wait_s is None:
             return code
         unchanged: list[ObjectMeta] = []
 
         def on_refreshed(pod: ObjectMeta, secret: ObjectMeta) -> None:
-            is_new = _token_of(cluster.names, secret) != before[pod.key]
-            is_new = is_new or _was_nearly_new(cluster.names, pod, secret)
-            _print_result(cluster.names, cluster.now_s(), pod, secret, is_new=is_new)
+            is_new = _token_of(secret) != before[pod.key]
+            is_new = is_new or _was_nearly_new(pod, secret)
+            _print_result(cluster.now_s(), pod, secret, is_new=is_new)
             if not is_new:
                 unchanged.append(pod)
 
@@ -79,30 +79,28 @@ async def _request(cluster: Cluster, pod: ObjectMeta) -> PatchResult:
     )
 
 
-def _token_of(names: Names, secret: ObjectMeta | None) -> str:
+def _token_of(secret: ObjectMeta | None) -> str:
     """Return what identifies a token: when it was issued, and when it expires."""
-    found = secret.annotations if secret is not None else {}
-    return f"{found.get(names.issued_at, '')} {found.get(names.expires_at, '')}"
+    found = secret.annotations if secret is not None else NO_ANNOTATIONS
+    return f"{found.issued_at or ''} {found.expires_at or ''}"
 
 
-def _was_nearly_new(names: Names, pod: ObjectMeta, secret: ObjectMeta) -> bool:
+def _was_nearly_new(pod: ObjectMeta, secret: ObjectMeta) -> bool:
     """Return whether the old token satisfied the request: it was new enough, or has no expiry.
 
     Annotations hold whole seconds, so one second is tolerated.
     """
-    requested_s = parse_utc(pod.annotations.get(names.requested_at, "")) or EPOCH
-    issued_s = parse_utc(secret.annotations.get(names.issued_at, ""))
-    expires_s = parse_utc(secret.annotations.get(names.expires_at, ""))
+    requested_s = parse_utc(pod.annotations.requested_at or "") or EPOCH
+    issued_s = parse_utc(secret.annotations.issued_at or "")
+    expires_s = parse_utc(secret.annotations.expires_at or "")
     if issued_s is None or expires_s is None:
         return expires_s is None
     return expires_s - requested_s + 1.0 >= NEARLY_NEW * (expires_s - issued_s)
 
 
-def _print_result(
-    names: Names, now_s: EpochTime, pod: ObjectMeta, secret: ObjectMeta, *, is_new: bool
-) -> None:
+def _print_result(now_s: EpochTime, pod: ObjectMeta, secret: ObjectMeta, *, is_new: bool) -> None:
     """Print the result: while the issuer is unreachable, a request is answered by the old token."""
-    expires_s = parse_utc(secret.annotations.get(names.expires_at, ""))
+    expires_s = parse_utc(secret.annotations.expires_at or "")
     life = "" if expires_s is None else f", its token expires in {duration(expires_s - now_s)}"
     done = "refreshed" if is_new else "keeps its token: there is no newer one"
     print_out(f"{pod_name(pod)} {done}{life}")

@@ -136,5 +136,5 @@ async def _watch(
 
 def _is_handled(cluster: Cluster, secret: ObjectMeta, pod: ObjectMeta) -> bool:
     """Return whether the Secret's annotations name this pod's request as handled."""
-    pending = pending_requests(cluster.names, secret, pod)
+    pending = pending_requests(secret, pod)
     return not any(digest.startswith("p:") for digest in pending)

@@ -54,6 +54,10 @@ log = structlog.get_logger()
 FRESH_S = 2.0
 """Age of the first lists up to which they need no second one when this replica begins to lead."""
 
+STANDBY_AFTER_S = 1.0
+"""A replica that leads this soon after its first lists plans all sessions in its startup resync,
+and not before: a free Lease is acquired within 0.1 s. Of a refresh that is 0.03 ms."""
+
 LEASE_TTL = 1 / 6
 """Longest lease, in lives of a token: a takeover must fit into the slack several times."""
 
@@ -76,7 +80,6 @@ class Controller:
         self.startup = StartupProgress(clock)
         self.confirmations = ConfirmationCache(
             clock,
-            config.names,
             endpoints.confirmation_mac,
             lambda session: namespace_of(session, config.mode),
         )
@@ -334,6 +337,9 @@ class Controller:
         self._warn_of_short_life()
         self.event_handler.open()
         leadership, synced_at = self._ports.leadership, self._ports.clock.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STANDBY_AFTER_S):
+                await leadership.wait_started()
         if not leadership.leads:
             await self.resync.plan_all(LEADER_START)
         while True:

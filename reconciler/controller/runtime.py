@@ -10,7 +10,7 @@ from cachetools import TTLCache
 
 from reconciler.clock import Clock, Instant
 from reconciler.controller.decide.sharding import of_shard
-from reconciler.informer.store import Store
+from reconciler.informer.store import IndexedStore, Store
 from reconciler.kube.api import ApiResource, ObjectMeta
 from reconciler.kube.decoding import metadata_resource
 from reconciler.naming import ALL_SESSIONS, Names, Shard
@@ -85,7 +85,7 @@ class Runtime:
 class Stores:
     """The two resources that are watched: the store of each, and how its objects are decoded."""
 
-    pods: Store
+    pods: IndexedStore
     secrets: Store
     pod_resource: ApiResource[ObjectMeta]
     secret_resource: ApiResource[ObjectMeta]
@@ -107,7 +107,7 @@ def make_stores(runtime: Runtime) -> Stores:
             )
 
     return Stores(
-        pods=Store("pods"),
+        pods=IndexedStore("pods"),
         secrets=Store("secrets"),
         pod_resource=of_shard(metadata_resource("pods", names), shard),
         secret_resource=of_shard(metadata_resource("secrets", names, on_data=warn_of_value), shard),

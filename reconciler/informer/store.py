@@ -1,4 +1,4 @@
-"""The objects of one kind as last seen, with the indexes that the controller reads (pure)."""
+"""The objects of one kind as last seen, with the index that the controller reads (pure)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -42,36 +42,32 @@ class StoreStats:
 
     kind: str
     objects: int
-    sessions: int
     namespaces: int
     scopes: int
 
 
 class Store:
-    """Every object of one kind by namespace and name, with an index by session.
+    """Every object of one kind by namespace and name.
 
     Three sources write to it: lists (`replace`), watch events (`apply`, `set_resource_version`) and
     the responses to our own writes (`apply_write_response`). The reflector orders the first two;
     responses may come at any moment. An object that is newer than its scope's version can only come
     from a response.
 
-    Order: every call leaves objects, indexes and versions in one consistent state.
+    Order: every call leaves objects and versions in one consistent state.
 
-    >>> store = Store("pods")
-    >>> pod = ObjectMeta("team-a", "runner-1", "uid-1", "7", "s1", "p1", 0.0, False, {}, ())
-    >>> changes = list(store.replace([pod], version="9", namespace=None))
-    >>> [meta.name for meta in store.by_session(SessionKey("team-a", "s1"))]
-    ['runner-1']
-    >>> store.apply("DELETED", pod) == Change(old=pod, new=None)
+    >>> store = Store("secrets")
+    >>> secret = ObjectMeta("team-a", "secret-1", "uid-1", "7", "s1", "p1", 0.0, False)
+    >>> changes = list(store.replace([secret], version="9", namespace=None))
+    >>> store.apply("DELETED", secret) == Change(old=secret, new=None)
     True
     >>> store
-    <Store pods 0 objects, 1 synced>
+    <Store secrets 0 objects, 1 synced>
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._objects: dict[str, dict[str, ObjectMeta]] = {}
-        self._sessions: dict[SessionKey, tuple[str, ...]] = {}
         self._versions: dict[str | None, str] = {}
         self._incoming: dict[str | None, str] = {}
         """By synced scope, the version of the list that `replace` is taking in."""
@@ -243,24 +239,6 @@ class Store:
     def get(self, namespace: str, name: str) -> ObjectMeta | None:
         return self._objects.get(namespace, {}).get(name)
 
-    def by_session(self, key: SessionKey) -> tuple[ObjectMeta, ...]:
-        """Return the session's objects, by name; frozen, usually one."""
-        names = self._sessions.get(key, ())
-        if len(names) == 1:
-            return (self._objects[key.namespace][names[0]],)
-        return tuple(self._objects[key.namespace][name] for name in names)
-
-    def has_session(self, key: SessionKey) -> bool:
-        return key in self._sessions
-
-    def session_keys(self) -> tuple[SessionKey, ...]:
-        """Return the key of each session with an object: the index's own keys, a frozen copy.
-
-        Who keeps one of them for each session keeps no second copy of it.
-        Cost: O(sessions).
-        """
-        return tuple(self._sessions)
-
     def namespaces(self) -> frozenset[str]:
         """Return the namespaces that hold at least one object."""
         return frozenset(self._objects)
@@ -277,7 +255,6 @@ class Store:
         return StoreStats(
             kind=self.kind,
             objects=len(self),
-            sessions=len(self._sessions),
             namespaces=len(self._objects),
             scopes=len(self._versions),
         )
@@ -287,7 +264,7 @@ class Store:
 
     def __repr__(self) -> str:
         state = f"{len(self._versions)} synced" if self._versions else "not synced"
-        return f"<Store {self.kind} {len(self)} objects, {state}>"
+        return f"<{type(self).__name__} {self.kind} {len(self)} objects, {state}>"
 
     def _apply_deletion(self, stored: ObjectMeta | None, last: ObjectMeta) -> Change | None:
         """Remove the object of a DELETED event, which may not be the stored one any more.
@@ -317,32 +294,75 @@ class Store:
 
     def _put(self, old: ObjectMeta | None, new: ObjectMeta) -> None:
         self._objects.setdefault(new.namespace, {})[new.name] = new
-        if old is None or old.session_id != new.session_id:
-            if old is not None:
-                self._unindex(old)
-            self._index(new)
 
     def _remove(self, old: ObjectMeta) -> None:
         named = self._objects[old.namespace]
         del named[old.name]
         if not named:
             del self._objects[old.namespace]
+
+
+class IndexedStore(Store):
+    """A store with an index by session; without the label an object belongs to no session.
+
+    Only pods need one: a Secret is found by its name. It has 0.2 KB a session.
+
+    >>> store = IndexedStore("pods")
+    >>> pod = ObjectMeta("team-a", "runner-1", "uid-1", "7", "s1", "p1", 0.0, False)
+    >>> changes = list(store.replace([pod], version="9", namespace=None))
+    >>> [meta.name for meta in store.by_session(SessionKey("team-a", "s1"))]
+    ['runner-1']
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self._sessions: dict[SessionKey, str | tuple[str, ...]] = {}
+        """One name as a text: nearly all sessions have one pod, and a tuple has 64 bytes."""
+
+    def by_session(self, key: SessionKey) -> tuple[ObjectMeta, ...]:
+        """Return the session's objects, by name; frozen, usually one."""
+        names = self._sessions.get(key, ())
+        if isinstance(names, str):
+            return (self._objects[key.namespace][names],)
+        return tuple(self._objects[key.namespace][name] for name in names)
+
+    def has_session(self, key: SessionKey) -> bool:
+        return key in self._sessions
+
+    def session_keys(self) -> tuple[SessionKey, ...]:
+        """Return the key of each session with an object: the index's own keys, a frozen copy.
+
+        Who keeps one of them for each session keeps no second copy of it.
+        Cost: O(sessions).
+        """
+        return tuple(self._sessions)
+
+    def _put(self, old: ObjectMeta | None, new: ObjectMeta) -> None:
+        super()._put(old, new)
+        if old is None or old.session_id != new.session_id:
+            if old is not None:
+                self._unindex(old)
+            if new.session_id:
+                self._index(new.key, (*self._names(new.key), new.name))
+
+    def _remove(self, old: ObjectMeta) -> None:
+        super()._remove(old)
         self._unindex(old)
 
-    def _index(self, meta: ObjectMeta) -> None:
-        """Add an object to its session's names; without the label it belongs to none."""
-        if meta.session_id:
-            names = self._sessions.get(meta.key, ())
-            self._sessions[meta.key] = tuple(sorted((*names, meta.name)))
-
     def _unindex(self, meta: ObjectMeta) -> None:
-        if not meta.session_id:
-            return
-        rest = tuple(name for name in self._sessions[meta.key] if name != meta.name)
-        if rest:
-            self._sessions[meta.key] = rest
+        if meta.session_id:
+            names = self._names(meta.key)
+            self._index(meta.key, tuple(name for name in names if name != meta.name))
+
+    def _names(self, key: SessionKey) -> tuple[str, ...]:
+        names = self._sessions.get(key, ())
+        return (names,) if isinstance(names, str) else names
+
+    def _index(self, key: SessionKey, names: tuple[str, ...]) -> None:
+        if names:
+            self._sessions[key] = names[0] if len(names) == 1 else tuple(sorted(names))
         else:
-            del self._sessions[meta.key]
+            del self._sessions[key]
 
 
 def is_rewound(change: Change, reached: str | None) -> bool:

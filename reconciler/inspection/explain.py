@@ -8,7 +8,7 @@ from reconciler.inspection.events import PAUSED, EventSummary
 from reconciler.inspection.pod_token import PodToken
 from reconciler.inspection.replicas import SHOWN, ObservedReplica
 from reconciler.inspection.report import PodReport, describe_leader
-from reconciler.naming import Names
+from reconciler.naming import NO_ANNOTATIONS, Names
 
 
 def explain(report: PodReport) -> list[str]:
@@ -97,10 +97,10 @@ def _token(report: PodReport) -> str:
 def _problem(report: PodReport) -> str:
     """Return what is wrong with the annotations, and their values."""
     names, secret = report.names, report.pod_token.secret
-    annotations = secret.annotations if secret is not None else {}
+    annotations = secret.annotations if secret is not None else NO_ANNOTATIONS
     expires, issued = (
-        repr(clean(annotations[name])) if name in annotations else "missing"
-        for name in (names.expires_at, names.issued_at)
+        repr(clean(text)) if text is not None else "missing"
+        for text in (annotations.expires_at, annotations.issued_at)
     )
     values = f"{names.expires_at} is {expires}, {names.issued_at} is {issued}"
     match report.pod_token.reason:
@@ -169,7 +169,7 @@ def _next_refresh(report: PodReport) -> str:
 
 def _where_paused(report: PodReport) -> str:
     secret = report.pod_token.secret
-    if secret is not None and secret.annotations.get(report.names.paused) == "true":
+    if secret is not None and secret.annotations.paused == "true":
         return "the Secret"
     return "the pod"
 

@@ -88,14 +88,14 @@ def assess(
         secret: The object of the expected name, with the label of any session.
         newest: The session's newest pod, if it is another: the controller reads its annotations.
     """
-    names, counted = context.names, newest or pod
+    counted = newest or pod
     found = PodToken(
         pod,
         secret,
         written_state(pod.session_id, secret, None, listed=True),
         "",
-        paused=is_paused(names, counted, secret),
-        requested=names.requested_at in counted.annotations,
+        paused=is_paused(counted, secret),
+        requested=counted.annotations.requested_at is not None,
     )
     if secret is None:
         return replace(found, reason="secret_missing")
@@ -108,19 +108,19 @@ def assess(
         found,
         refreshed_by=annotations.refreshed_by,
         refreshed_s=annotations.refreshed_s,
-        requested=bool(pending_requests(names, secret, counted)),
-        confirmed=is_well_formed(secret.annotations.get(names.confirmation, "")),
+        requested=bool(pending_requests(secret, counted)),
+        confirmed=is_well_formed(secret.annotations.confirmation or ""),
     )
     return _timed(found, annotations, counted, context, now_s)
 
 
 def _read(secret: ObjectMeta, context: DecisionContext, now_s: EpochTime) -> TokenAnnotations:
     """Parse the annotations; a token without any times has no expiry, if we wrote it."""
-    names = context.names
-    untimed = not {names.expires_at, names.issued_at} & secret.annotations.keys()
+    found = secret.annotations
+    untimed = found.expires_at is None and found.issued_at is None
     return parse_annotations(
         secret,
-        names,
+        context.names,
         now_s=now_s,
         longest_ttl_s=context.longest_ttl_s,
         static=untimed,

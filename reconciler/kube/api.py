@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import msgspec
 
 from reconciler.clock import EpochTime
-from reconciler.naming import SessionKey
+from reconciler.naming import NO_ANNOTATIONS, Annotations, SessionKey
 
 T = TypeVar("T")
 
@@ -27,7 +27,6 @@ it there."""
 class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
     """The metadata that we keep of a pod or a Secret: names and times, never a value.
 
-    `annotations` holds those of `Names.annotations()` that are present, and no other.
     `field_managers` are those that own the token's key in a Secret (empty for a pod). `created_s`
     is seconds since the epoch. Where another manager than we owns the key, `foreign_s` is the time
     of the last write of such a manager to any field, and `own_s` that of our last write: whole
@@ -43,8 +42,8 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
     project_id: str
     created_s: EpochTime
     is_deleting: bool
-    annotations: dict[str, str]
-    field_managers: tuple[str, ...]
+    annotations: Annotations = NO_ANNOTATIONS
+    field_managers: tuple[str, ...] = ()
     foreign_s: EpochTime | None = None
     own_s: EpochTime | None = None
 

@@ -17,7 +17,7 @@ from reconciler.clock import EPOCH, EpochTime, parse_utc
 from reconciler.errors import ProtocolError
 from reconciler.kube.api import ApiResource, Event, ObjectMeta, Page
 from reconciler.kube.status_errors import Status, from_status
-from reconciler.naming import Names
+from reconciler.naming import NO_ANNOTATIONS, Annotations, Names
 
 T = TypeVar("T")
 
@@ -69,8 +69,6 @@ _STATUS = msgspec.json.Decoder(Status)
 _VALUE: "msgspec.json.Decoder[str | None]" = msgspec.json.Decoder(str | None)
 _ABSENT = msgspec.Raw(b"null")
 _QUOTE = ord('"')
-_NO_ANNOTATIONS: dict[str, str] = {}
-"""Of each object without one, most pods: one dict for all; nothing changes an object's metadata."""
 
 
 def metadata_resource(
@@ -220,8 +218,6 @@ def _meta_struct(
         ("managedFields", list[managed] | None, None),  # type: ignore[valid-type]  # built above
     )
     values = msgspec.structs.astuple
-    shared = {names.expires_at, names.issued_at, names.previous_expires_at, names.refreshed_by}
-    is_shared = tuple(name in shared for name in ours)
 
     def build(partial: Any) -> ObjectMeta:
         if partial.data is not None:
@@ -245,13 +241,14 @@ def _meta_struct(
             intern(project_id) if project_id else "",
             parse_utc(meta.creationTimestamp or "") or EPOCH,
             meta.deletionTimestamp is not None,
-            {
-                name: intern(value) if repeats else value
-                for name, repeats, raw in zip(ours, is_shared, values(found), strict=True)
-                if raw is not _ABSENT and (value := _text(raw)) is not None
-            }
+            Annotations(
+                *[
+                    None if raw is _ABSENT else _read(raw, is_shared)
+                    for raw, is_shared in zip(values(found), _IS_SHARED, strict=True)
+                ]
+            )
             if found is not None
-            else _NO_ANNOTATIONS,
+            else NO_ANNOTATIONS,
             _managers(tuple([w.manager for w in owners])) if owners else (),
             foreign_s,
             own_s,
@@ -268,6 +265,17 @@ def _decoded(decoder: "msgspec.json.Decoder[T]", data: bytes | memoryview, probl
     except UNREADABLE:
         pass
     raise ProtocolError(problem)
+
+
+_SHARED = {"expires_at", "issued_at", "previous_expires_at", "refreshed_by"}
+"""Annotations with the same text in many objects: a token serves many sessions."""
+
+_IS_SHARED = tuple(field in _SHARED for field in Annotations.__struct_fields__)
+
+
+def _read(raw: msgspec.Raw, is_shared: bool) -> str | None:
+    text = _text(raw)
+    return intern(text) if is_shared and text is not None else text
 
 
 def _text(raw: msgspec.Raw) -> str | None:

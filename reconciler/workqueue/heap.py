@@ -52,6 +52,7 @@ class LazyHeap(Generic[R, T]):
     def discard(self, item: T) -> None:
         """Remove an item, if it is in the heap."""
         self._live.pop(item, None)
+        self._release()
         if len(self._slots) > 2 * len(self._live) + MIN_STALE_SLOTS:
             self._compact()
 
@@ -76,7 +77,13 @@ class LazyHeap(Generic[R, T]):
             raise IndexError("pop from an empty heap")
         heappop(self._slots)
         del self._live[head[1]]
+        self._release()
         return head
+
+    def _release(self) -> None:
+        """Give up the table of an empty heap: that of 100,000 items has 5 MB, and never shrinks."""
+        if not self._live:
+            self._live = {}
 
     def _compact(self) -> None:
         # Each rebuild follows live + MIN_STALE_SLOTS pushes or removals: O(1) amortised.

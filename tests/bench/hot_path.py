@@ -322,7 +322,11 @@ def _answer(meta: ObjectMeta) -> dict[str, Any]:
             "resourceVersion": meta.version,
             "creationTimestamp": "2026-01-31T11:00:00Z",
             "labels": {NAMES.session_id: meta.session_id, NAMES.project_id: meta.project_id},
-            "annotations": meta.annotations,
+            "annotations": {
+                getattr(NAMES, field): text
+                for field, text in msgspec.structs.asdict(meta.annotations).items()
+                if text is not None
+            },
             "managedFields": [manager],
         },
     }

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from reconciler.clock import SystemClock
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.state.confirmations import ConfirmationCache
-from reconciler.naming import Names
 from reconciler.platform.models import PlatformProject, PlatformSession, namespace_of
 from reconciler.platform.pagination import ListResult
 from reconciler.platform.session_list import list_running_sessions
@@ -75,9 +74,7 @@ async def _measure(sessions: int) -> None:
     platform: Any = _Platform(sessions)
     found = await _show("the lists, read and merged", list_running_sessions(platform, parallel=1))
     mac = ConfirmationMac("obviously-fake-client-secret")
-    cache = ConfirmationCache(
-        SystemClock(), Names(), mac, lambda session: namespace_of(session, "standard")
-    )
+    cache = ConfirmationCache(SystemClock(), mac, lambda session: namespace_of(session, "standard"))
     keys = {cache.record_running(session) for session in found.sessions}
     projects = found.complete_projects
     recording = cache.record_list(keys, complete=True, complete_projects=projects)

@@ -23,7 +23,7 @@ from reconciler.kube.api import ApiResource, ListOptions, ObjectMeta, Permit
 from reconciler.kube.client import HttpKube
 from reconciler.kube.decoding import metadata_resource
 from reconciler.kube.requests import MAX_LIST_BYTES, MAX_OBJECT_BYTES
-from reconciler.naming import Names
+from reconciler.naming import NO_ANNOTATIONS, Annotations, Names
 from reconciler.net.client_pool import Connection
 from tests.lab.scripted_server import Peer, Scripted, Turn, answer, raw, scripted, silence, stream
 from tests.lab.tls import make_certificate, serving
@@ -225,7 +225,7 @@ async def test_a_watch_yields_what_it_can_read_and_names_the_version_of_the_rest
         ("SKIPPED", "5"), ("DELETED", "6"),
     ]  # fmt: skip
     assert events[0].object is not None
-    assert events[0].object.annotations == {NAMES.confirmation: "a\u0085b\u2028c"}
+    assert events[0].object.annotations == Annotations(confirmation="a\u0085b\u2028c")
 
 
 async def test_a_line_of_5_mib_passes() -> None:
@@ -239,7 +239,7 @@ async def test_a_line_of_5_mib_passes() -> None:
         one = await watch.receive(idle_s=5)
     assert one is not None
     assert one.object is not None
-    assert one.object.annotations == {}
+    assert one.object.annotations == NO_ANNOTATIONS
 
 
 async def test_leaving_a_watch_drops_its_connection_at_once() -> None:

@@ -176,7 +176,7 @@ async def test_of_two_sessions_that_share_a_secrets_name_the_one_without_it_time
 def honour(lab: Lab, session: LabSession, **more: str) -> None:
     """Do what the controller does with a request: a new token, and the request's digest."""
     value = lab.annotation(session, NAMES.requested_at) or ""
-    marks = requests(NAMES, secret(), pod(annotations={NAMES.requested_at: value}))
+    marks = requests(secret(), pod(annotations={NAMES.requested_at: value}))
     lab.write(session, annotations={NAMES.handled_requests: ",".join(marks)} | more)
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from reconciler.clock import LONG_AGO, EpochTime, Instant
 from reconciler.controller.decide.ownership import Owner, WriteResponse, response_of
 from reconciler.kube.api import ObjectMeta
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import SessionKey
 
 MIN_GAIN = 0.08
 """Least gain of the next token's expiry without other new evidence, as a fraction of the lifetime
@@ -68,7 +68,8 @@ class WriteRecord(msgspec.Struct, frozen=True):
     """Our last write of a session's Secret.
 
     Args:
-        sent: `token-refreshed-at` and `token-refreshed-by` as they were sent.
+        sent: `token-refreshed-at` and `token-refreshed-by` as they were sent; empty once `content`
+            has them.
         evidence: Everything that the decision used.
         expires_s: Expiry of the written token (epoch, issuer's time); infinite for none.
         remaining_s: Its remaining lifetime then, by our monotonic clock.
@@ -100,9 +101,7 @@ class WriteRecord(msgspec.Struct, frozen=True):
             chain = replace(record, previous=chain)
         return replace(self, previous=chain)
 
-    def record_response(
-        self, secret: ObjectMeta, names: Names, *, now_at: Instant
-    ) -> "WriteRecord":
+    def record_response(self, secret: ObjectMeta, *, now_at: Instant) -> "WriteRecord":
         """Return this write with its response: it was the last one applied."""
         known = self.previous
         while known is not None and known.response is None:
@@ -113,8 +112,10 @@ class WriteRecord(msgspec.Struct, frozen=True):
             sent_at=self.written_at,
             now_at=now_at,
         )
-        content = content_of(secret, names)
-        return replace(self, uid=secret.uid, response=response, content=content, previous=None)
+        content = content_of(secret)
+        return replace(
+            self, uid=secret.uid, sent=(), response=response, content=content, previous=None
+        )
 
     def missing_gain_s(self, life: TokenLife | None) -> float:
         """Return the gain in expiry that a token lacks to be worth a write without new evidence.
@@ -132,7 +133,6 @@ def wait_s(
     secret: ObjectMeta,
     owner: Owner,
     evidence: Evidence,
-    names: Names,
     *,
     life: TokenLife | None,
 ) -> float:
@@ -147,23 +147,21 @@ def wait_s(
     """
     if record is None or record.uid != secret.uid or _is_new(record.evidence, evidence):
         return 0.0
-    if not is_unchanged(record, secret, owner, names):
+    if not is_unchanged(record, secret, owner):
         return 0.0
     return max(0.0, record.missing_gain_s(life))
 
 
-def is_unchanged(record: WriteRecord, secret: ObjectMeta, owner: Owner, names: Names) -> bool:
+def is_unchanged(record: WriteRecord, secret: ObjectMeta, owner: Owner) -> bool:
     """Return whether a Secret still has the content of our last write, in any version."""
-    if not _shows(secret, record, names):
+    if not _shows(secret, record):
         return False
     if owner is Owner.UNOWNED:  # without managed fields nothing more is known
         return record.response is None or record.response.shows_owners_of(secret)
     return owner is Owner.OURS
 
 
-def last_applied(
-    record: WriteRecord | None, secret: ObjectMeta | None, names: Names
-) -> WriteRecord | None:
+def last_applied(record: WriteRecord | None, secret: ObjectMeta | None) -> WriteRecord | None:
     """Return the last remembered write that a Secret shows.
 
     If it shows none, the last one with a response, else the last.
@@ -172,7 +170,7 @@ def last_applied(
         return _last_answered(record)
     seen = record
     while seen is not None:
-        if _shows(secret, seen, names):
+        if _shows(secret, seen):
             return seen
         seen = seen.previous
     return _last_answered(record)
@@ -185,19 +183,17 @@ def _last_answered(record: WriteRecord | None) -> WriteRecord | None:
     return seen or record
 
 
-def _shows(secret: ObjectMeta, record: WriteRecord, names: Names) -> bool:
-    content = content_of(secret, names)
+def _shows(secret: ObjectMeta, record: WriteRecord) -> bool:
+    content = content_of(secret)
     return content[:2] == record.sent if record.content is None else content == record.content
 
 
-def is_unanswered(record: WriteRecord | None, secret: ObjectMeta, names: Names) -> bool:
+def is_unanswered(record: WriteRecord | None, secret: ObjectMeta) -> bool:
     """Return whether a Secret shows our last write, whose response is outstanding or lost."""
-    return record is not None and record.response is None and _shows(secret, record, names)
+    return record is not None and record.response is None and _shows(secret, record)
 
 
-def undone(
-    record: WriteRecord | None, secret: ObjectMeta | None, owner: Owner, names: Names
-) -> Undone:
+def undone(record: WriteRecord | None, secret: ObjectMeta | None, owner: Owner) -> Undone:
     """Return which part of our last write another writer has undone; "" if none is known."""
     if record is None or record.response is None:
         return ""
@@ -205,18 +201,13 @@ def undone(
         return "secret"
     if owner is Owner.FOREIGN:
         return "token"
-    return "annotations" if content_of(secret, names) != record.content else ""
+    return "annotations" if content_of(secret) != record.content else ""
 
 
-def content_of(secret: ObjectMeta, names: Names) -> Content:
+def content_of(secret: ObjectMeta) -> Content:
     """Return a Secret's annotations about its token; the first two identify the write."""
     found = secret.annotations
-    return (
-        found.get(names.refreshed_at),
-        found.get(names.refreshed_by),
-        found.get(names.issued_at),
-        found.get(names.expires_at),
-    )
+    return found.refreshed_at, found.refreshed_by, found.issued_at, found.expires_at
 
 
 def _is_new(before: Evidence, now: Evidence) -> bool:

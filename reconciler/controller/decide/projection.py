@@ -9,7 +9,6 @@ from typing import NamedTuple
 from reconciler.clock import LONG_AGO, NEVER, EpochTime, parse_utc
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.kube.api import ObjectMeta
-from reconciler.naming import Names
 
 MOUNT_S = 5.0
 """How much older than the pod a write may be and still miss its mount: creation times are whole
@@ -34,7 +33,6 @@ class ReadableToken(NamedTuple):
 def readable_token(
     annotations: TokenAnnotations,
     pod: ObjectMeta | None,
-    names: Names,
     *,
     propagation_s: float,
     now_s: EpochTime,
@@ -48,7 +46,7 @@ def readable_token(
     written_s = annotations.refreshed_s
     if previous_s is None or written_s is None:
         return ReadableToken(own_s, needs_touch=False)
-    if not _may_be_stale(written_s, pod, names, propagation_s, now_s):
+    if not _may_be_stale(written_s, pod, propagation_s, now_s):
         return ReadableToken(own_s, needs_touch=False)
     return ReadableToken(min(own_s, previous_s), needs_touch=previous_s < written_s + propagation_s)
 
@@ -62,7 +60,6 @@ def _expires_s(annotations: TokenAnnotations) -> EpochTime:
 def _may_be_stale(
     written_s: EpochTime,
     pod: ObjectMeta | None,
-    names: Names,
     propagation_s: float,
     now_s: EpochTime,
 ) -> bool:
@@ -72,5 +69,5 @@ def _may_be_stale(
         return False
     if now_s >= written_s + propagation_s or pod.created_s > written_s + MOUNT_S:
         return False
-    touched_s = parse_utc(pod.annotations.get(names.touched_at, ""))
+    touched_s = parse_utc(pod.annotations.touched_at or "")
     return touched_s is None or touched_s < written_s

@@ -176,7 +176,7 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
 
     A pod without a Secret gets one, as soon as the platform has confirmed its session:
 
-    >>> pod = ObjectMeta("team-a", "runner-1", "uid-1", "7", "s1", "p1", 0.0, False, {}, ())
+    >>> pod = ObjectMeta("team-a", "runner-1", "uid-1", "7", "s1", "p1", 0.0, False)
     >>> state = SessionState(pod.key, pod, None, Confirmation.UNKNOWN, is_running=True)
     >>> context = DecisionContext(Names(), propagation_s=90.0, longest_ttl_s=3600.0)
     >>> plan(state, context, 1000.0).action
@@ -184,8 +184,8 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
     >>> plan(replace(state, confirmation=Confirmation.YES), context, 1000.0).action
     <Action.CREATE: 'create'>
     """
-    names, has_secret = context.names, state.secret is not None
-    paused = is_paused(names, state.pod, state.secret)  # it stops every write
+    has_secret = state.secret is not None
+    paused = is_paused(state.pod, state.secret)  # it stops every write
     if state.confirmation is Confirmation.REVOKED and has_secret and not paused:
         return replace(_plan(Action.REVOKE, "revoked", now_s), due_s=now_s)
     if state.pod is None and not (state.is_running and has_secret):
@@ -198,22 +198,22 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
         return _plan_missing(state, context, now_s)
     annotations = parse_annotations(
         state.secret,
-        names,
+        context.names,
         now_s=now_s,
         longest_ttl_s=context.longest_ttl_s,
         static=context.static,
         response=state.record.response if state.record is not None else None,
     )
     readable = readable_token(
-        annotations, state.pod, names, propagation_s=context.propagation_s, now_s=now_s
+        annotations, state.pod, propagation_s=context.propagation_s, now_s=now_s
     )
-    pending = pending_requests(names, state.secret, state.pod)
+    pending = pending_requests(state.secret, state.pod)
     found = _due_now(annotations, pending, context, now_s, state.record)
     if found is None:
         due_s = _scheduled_s(state, state.secret, annotations)
         if due_s > now_s:
             waiting = _plan_wait(annotations, readable, context, now_s, due_s)
-            return _sign_first(state, state.secret, waiting, names, now_s)
+            return _sign_first(state, state.secret, waiting, now_s)
         found = "scheduled", Priority.ROUTINE
     reason, priority = found
     if state.confirmation is not Confirmation.YES:
@@ -428,15 +428,13 @@ def _plan_wait(
     return Plan(Action.WAIT, "scheduled", Priority.ROUTINE, until_s, slack_s, touch=touch)
 
 
-def _sign_first(
-    state: SessionState, secret: ObjectMeta, waiting: Plan, names: Names, now_s: EpochTime
-) -> Plan:
+def _sign_first(state: SessionState, secret: ObjectMeta, waiting: Plan, now_s: EpochTime) -> Plan:
     """Return the plan, or that of a signature that is due earlier: a write also signs."""
     if state.confirmation is not Confirmation.YES:
         return waiting
     if state.sign_due_s > now_s:
         return replace(waiting, due_s=min(waiting.due_s, state.sign_due_s))
-    is_older = is_well_formed(secret.annotations.get(names.confirmation, ""))
+    is_older = is_well_formed(secret.annotations.confirmation or "")
     reason = "confirmation_key_changed" if is_older else "confirmation_missing"
     return replace(waiting, action=Action.SIGN, reason=reason)
 

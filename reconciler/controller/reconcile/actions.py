@@ -128,7 +128,7 @@ class SessionActions:
         secret, annotations = state.secret, plan.annotations
         assert secret is not None and annotations is not None  # noqa: S101, PT018 - of a WRITE
         token = await self._obtain(plan, slot)
-        handled = requests(self._sessions.names, secret, state.pod)
+        handled = requests(secret, state.pod)
         if token is None and not plan.requests:
             raise NoBetterTokenError
         again_s = self._writes.wait_s(state, plan, token, self._writes.evidence(plan.requests))

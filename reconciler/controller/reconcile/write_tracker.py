@@ -56,8 +56,7 @@ class WriteTracker:
         life = None
         if token is not None:
             life = TokenLife(token.expires_s, token.remaining_s(self._clock.monotonic()))
-        names = self._sessions.names
-        return wait_s(state.record, secret, annotations.owner, evidence, names, life=life)
+        return wait_s(state.record, secret, annotations.owner, evidence, life=life)
 
     def record_of(
         self,
@@ -105,7 +104,7 @@ class WriteTracker:
         records = self._sessions.records
         if (record := records.get(key)) is not None:  # else the term has ended
             now_at = self._clock.monotonic()
-            records.put(key, record.record_response(secret, self._sessions.names, now_at=now_at))
+            records.put(key, record.record_response(secret, now_at=now_at))
 
     def confirmation_answered(
         self, key: SessionKey, record: WriteRecord | None, secret: ObjectMeta, *, sent_at: Instant
@@ -123,13 +122,13 @@ class WriteTracker:
 
     def undone(self, state: SessionState, plan: Plan) -> Undone:
         """Return what another writer took back of our last write, if this plan writes it again."""
-        annotations, names = plan.annotations, self._sessions.names
+        annotations = plan.annotations
         if plan.action is Action.CREATE:
-            return undone(state.record, None, Owner.UNOWNED, names)
+            return undone(state.record, None, Owner.UNOWNED)
         if plan.action is not Action.WRITE or annotations is None:
             return ""
         if annotations.is_ours and not annotations.problem:
             return ""
-        found = undone(state.record, state.secret, annotations.owner, names)
+        found = undone(state.record, state.secret, annotations.owner)
         is_token = plan.reason == "foreign_writer" and bool(annotations.refreshed_by)
         return found or ("token" if is_token else "")

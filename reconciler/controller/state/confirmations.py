@@ -12,7 +12,7 @@ from reconciler.controller.decide.refresh_grid import phase
 from reconciler.controller.decide.refresh_plan import YOUNG_RETRY_S, Confirmation
 from reconciler.controller.state.revocations import RECHECK_S, Revocations
 from reconciler.kube.api import ObjectMeta
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import SessionKey
 from reconciler.platform.models import PlatformSession
 from reconciler.time_slice import TimeSlice
 
@@ -63,11 +63,9 @@ class ConfirmationCache:
     def __init__(
         self,
         clock: Clock,
-        names: Names,
         mac: ConfirmationMac,
         namespace_of: Callable[[PlatformSession], str],
     ) -> None:
-        self._names = names
         self._mac = mac
         self._namespace_of = namespace_of
         self._revocations = Revocations(clock)
@@ -109,6 +107,7 @@ class ConfirmationCache:
         key = self.key_of(session)
         self._projects[key] = session.project_id
         self._previous.pop(key, None)
+        self._verified.pop(key, None)
         self._denied.pop(key, None)
         self._revocations.answered_yes(key)
         return key
@@ -271,17 +270,18 @@ class ConfirmationCache:
         key that this one does not know yet.
         """
         renewed_at = self._mac.key_changed_at
-        found = secret.annotations.get(self._names.confirmation, "")
-        if self._is_verified(key, secret):
-            return None
+        found = secret.annotations.confirmation or ""
         if not is_well_formed(found):
             if key not in self._projects:
                 return None
             since_at = max(self._term_began_at, LONG_AGO if renewed_at is None else renewed_at)
         else:
+            # Without a change of the key nothing is written again, valid or not.
+            if renewed_at is None or self._is_verified(key, secret):
+                return None
             has_word = key in self._projects or key in self._previous
             is_former = self._mac.is_from_previous_key(found, key, secret.uid)
-            if renewed_at is None or not (has_word or is_former):
+            if not (has_word or is_former):
                 return None
             since_at = renewed_at
         due_at = since_at + phase(secret.uid) * REWRITE_S
@@ -295,21 +295,26 @@ class ConfirmationCache:
         """Whether the confirmation is valid; with the previous key only while that is accepted."""
         if self._is_verified(key, secret):
             return True
-        found = secret.annotations.get(self._names.confirmation, "")
+        found = secret.annotations.confirmation or ""
         if not found or not self._mac.is_from_previous_key(found, key, secret.uid):
             return False
         self._verified[key] = (secret.uid, found, PREVIOUS_KEY)
         return True
 
     def _is_verified(self, key: SessionKey, secret: ObjectMeta) -> bool:
-        """Verify a confirmation once with each key; a session is planned several times a minute."""
-        made = secret.annotations.get(self._names.confirmation, "")
+        """Verify a confirmation, once with each key where it is the only evidence.
+
+        A standby reads each several times a minute. Of a session that the platform named, the
+        leader reads it only after a change of the key: 0.1 KB a session is not worth that.
+        """
+        made = secret.annotations.confirmation or ""
         found = (secret.uid, made, self._mac.generation)
         if self._verified.get(key) == found:
             return True
         if not made or not self._mac.is_from_current_key(made, key, secret.uid):
             return False
-        self._verified[key] = found
+        if key not in self._projects:
+            self._verified[key] = found
         return True
 
     async def prune(self, is_alive: Callable[[SessionKey], bool]) -> None:

@@ -145,7 +145,7 @@ class SessionStateReader:
 
     def is_unanswered_write(self, secret: ObjectMeta) -> bool:
         """Return whether a version of a Secret is our own write, and its response has not come."""
-        return is_unanswered(self.records.get(secret.key), secret, self.names)
+        return is_unanswered(self.records.get(secret.key), secret)
 
     def state(self, key: SessionKey) -> SessionState:
         pod, secret = self.objects(key)
@@ -157,7 +157,7 @@ class SessionStateReader:
             confirmation=self._confirmations.confirmation(key, pod, own),
             is_running=self._confirmations.is_running(key),
             sign_due_s=NEVER if own is None else self._mac_due_s(key, own),
-            record=last_applied(self.records.get(key), secret, self.names),
+            record=last_applied(self.records.get(key), secret),
         )
 
     def _mac_due_s(self, key: SessionKey, secret: ObjectMeta) -> EpochTime:

@@ -79,7 +79,7 @@ def read(
     name = found.name if found is not None else context.names.secret_name(key.session_id)
     secret = found if found is not None and found.session_id == key.session_id else None
     project = pod.project_id if pod is not None else secret.project_id if secret else ""
-    paused = is_paused(context.names, pod, secret)
+    paused = is_paused(pod, secret)
     if secret is None:
         longest_s = context.longest_ttl_s
         written = written_state(key.session_id, found, None, listed=listed)
@@ -121,5 +121,5 @@ def read(
         listed,
         due_s,
         near_s,
-        bool(pending_requests(context.names, secret, pod)),
+        bool(pending_requests(secret, pod)),
     )

@@ -7,7 +7,7 @@ from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.informer.store import Change
 from reconciler.kube.api import ObjectMeta
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import SessionKey
 from reconciler.workqueue.items import Priority, ScheduleRequest, Trigger
 from reconciler.workqueue.queue import WorkQueue
 
@@ -110,7 +110,7 @@ class EventHandler:
         """Record a touch that is pending nowhere: its writer crashed, or did not know the pod."""
         if state.secret is None or not (plan.touch and self._sessions.leads):
             return False
-        write = state.secret.annotations.get(self._sessions.names.refreshed_at, "")
+        write = state.secret.annotations.refreshed_at or ""
         return self._touches.ensure(state.key, state.secret, write, self._clock.monotonic())
 
     def _touch_now(self, key: SessionKey) -> None:
@@ -122,16 +122,16 @@ class EventHandler:
             return
         both = (change.old, change.new)
         keys = {meta.key: None for meta in both if meta is not None and meta.session_id}
-        news = _trigger_of(change, kind, self._sessions.names)
+        news = _trigger_of(change, kind)
         for key in keys:
             self.enqueue(key, kind, news=news)
 
 
-def _trigger_of(change: Change, kind: str, names: Names) -> Trigger:
+def _trigger_of(change: Change, kind: str) -> Trigger:
     """Return what a change means for a session that failed."""
     if change.new is not None:
-        asked = change.new.annotations.get(names.requested_at)
-        before = change.old.annotations.get(names.requested_at) if change.old is not None else None
+        asked = change.new.annotations.requested_at
+        before = change.old.annotations.requested_at if change.old is not None else None
         if asked and asked != before:
             return Trigger.REQUESTED
     return Trigger.CHANGED if kind == "secret" else Trigger.NONE

@@ -106,7 +106,7 @@ class RevocationCheck:
         for secret in self._secrets.snapshot():
             await turn.item_done()
             key, confirmations = secret.key, self._confirmations
-            if self._names.confirmation not in secret.annotations or confirmations.is_running(key):
+            if secret.annotations.confirmation is None or confirmations.is_running(key):
                 continue
             if secret.name != self._names.secret_name(key.session_id):
                 continue

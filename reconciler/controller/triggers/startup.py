@@ -108,7 +108,8 @@ class StartupProgress:
     def _finish_if_done(self) -> None:
         if self._pending or not self._listed or self._began_at is None:
             return
-        self._known = set()  # only the number is read from now on
+        # Only the number is read from now on; the table of an emptied set keeps its size.
+        self._known, self._pending = set(), set()
         self.seconds = self._clock.monotonic() - self._began_at
         self._began_at = None
         self.finished.set()

@@ -1,10 +1,12 @@
 """Short ways to say what the cluster holds."""
 
+from collections.abc import Mapping
+
 from reconciler.clock import EpochTime, format_utc, format_utc_millis
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.decide.refresh_plan import Confirmation, DecisionContext, SessionState
 from reconciler.kube.api import ObjectMeta
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import Annotations, Names, SessionKey
 
 NAMES = Names()
 NOW_S = EpochTime(1_767_225_600)
@@ -14,12 +16,18 @@ TERM = "replica-0/1"
 SEAL = "v1." + "obviously-fake".ljust(40, "-")
 
 
+def annotations_of(found: Mapping[str, str]) -> Annotations:
+    """Return what is decoded of an object's annotations."""
+    fields = Annotations.__struct_fields__
+    return Annotations(**{field: found.get(getattr(NAMES, field)) for field in fields})
+
+
 def is_confirmed(mac: ConfirmationMac, text: str, key: SessionKey, uid: str) -> bool:
     """Return whether a confirmation is of this session and object, under either key."""
     return mac.is_from_current_key(text, key, uid) or mac.is_from_previous_key(text, key, uid)
 
 
-def pod(**changes: object) -> ObjectMeta:
+def pod(*, annotations: Mapping[str, str] | None = None, **changes: object) -> ObjectMeta:
     fields: dict[str, object] = {
         "namespace": KEY.namespace,
         "name": "session-2abcdef-runner",
@@ -29,7 +37,7 @@ def pod(**changes: object) -> ObjectMeta:
         "project_id": "team-a",
         "created_s": NOW_S - 60,
         "is_deleting": False,
-        "annotations": {},
+        "annotations": annotations_of(annotations or {}),
         "field_managers": (),
     }
     return ObjectMeta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
@@ -63,9 +71,9 @@ def secret(
         "project_id": "team-a",
         "created_s": NOW_S - 60,
         "is_deleting": False,
-        "annotations": written
-        | ({NAMES.confirmation: SEAL} if sealed else {})
-        | (annotations or {}),
+        "annotations": annotations_of(
+            written | ({NAMES.confirmation: SEAL} if sealed else {}) | (annotations or {})
+        ),
         "field_managers": writers,
     }
     return ObjectMeta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests

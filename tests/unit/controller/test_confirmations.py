@@ -8,7 +8,7 @@ from reconciler.controller.decide.refresh_plan import Confirmation
 from reconciler.controller.state.confirmations import ConfirmationCache, Denial
 from reconciler.controller.state.revocations import RECHECK_S
 from reconciler.kube.api import ObjectMeta
-from reconciler.naming import SessionKey
+from reconciler.naming import Annotations, SessionKey
 from reconciler.platform.models import PlatformSession, namespace_of
 from tests.support import ManualClock
 from tests.unit.controller.virtual import NAMES, PROJECT
@@ -19,11 +19,11 @@ ROW = PlatformSession(id=KEY.session_id, project_id=PROJECT, phase="Running")
 
 
 def made(clock: ManualClock) -> ConfirmationCache:
-    return ConfirmationCache(clock, NAMES, MAC, lambda row: namespace_of(row, "standard"))
+    return ConfirmationCache(clock, MAC, lambda row: namespace_of(row, "standard"))
 
 
 def secret(mac: str, uid: str = "uid-1") -> ObjectMeta:
-    annotations = {NAMES.confirmation: mac}
+    annotations = Annotations(confirmation=mac)
     name = NAMES.secret_name(KEY.session_id)
     return ObjectMeta(
         PROJECT, name, uid, "7", KEY.session_id, PROJECT, EpochTime(0), False, annotations, ()

@@ -245,7 +245,7 @@ def test_a_namespace_is_in_use_while_a_write_there_is_in_flight() -> None:
                 metadata_resource("pods", NAMES),
                 metadata_resource("secrets", NAMES),
             ),
-            confirmations=ConfirmationCache(world.clock, NAMES, ConfirmationMac("fake"), str),
+            confirmations=ConfirmationCache(world.clock, ConfirmationMac("fake"), str),
             sessions=controller.sessions,
             queue=queue,
             touches=controller.touches,

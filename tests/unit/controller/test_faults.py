@@ -491,7 +491,6 @@ def test_the_confirmation_on_the_secret_survives_a_restart_without_a_platform() 
         )
         fresh = type(world.controller.confirmations)(
             world.clock,
-            NAMES,
             world.controller.confirmations._mac,
             lambda session: PROJECT,
         )

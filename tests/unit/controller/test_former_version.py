@@ -48,7 +48,7 @@ def pod() -> ObjectMeta:
 
 @pytest.fixture
 def issued_s(secret: ObjectMeta) -> EpochTime:
-    found = parse_utc(secret.annotations[NAMES.issued_at])
+    found = parse_utc(secret.annotations.issued_at or "")
     assert found is not None
     return found
 
@@ -65,7 +65,7 @@ def test_the_token_of_its_secret_is_ours_with_both_instants(
 
 def test_its_confirmation_is_valid_under_the_same_client_secret(secret: ObjectMeta) -> None:
     key = SessionKey(secret.namespace, secret.session_id)
-    confirmation = secret.annotations[NAMES.confirmation]
+    confirmation = secret.annotations.confirmation or ""
     assert ConfirmationMac(CLIENT_SECRET).is_from_current_key(confirmation, key, secret.uid)
     assert not ConfirmationMac("obviously-another").is_from_current_key(
         confirmation, key, secret.uid

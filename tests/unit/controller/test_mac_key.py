@@ -142,7 +142,7 @@ def test_scheduled_refreshes_write_the_new_confirmation_and_no_other_write_does(
             assert len(alone) < SESSIONS
             for secret in replica.controller.secrets.snapshot():
                 key = SessionKey(secret.namespace, secret.session_id)
-                found = secret.annotations[NAMES.confirmation]
+                found = secret.annotations.confirmation or ""
                 assert is_confirmed(ConfirmationMac(SECOND), found, key, secret.uid)
 
     simulate(scenario)

@@ -18,7 +18,6 @@ from reconciler.controller.decide.ownership import Owner, WriteResponse
 from reconciler.controller.decide.progress import Evidence, TokenLife, WriteRecord
 from reconciler.kube.api import ObjectMeta
 from tests.interleavings import check_overrides, interleavings
-from tests.unit.controller.build import NAMES
 from tests.unit.controller.write_model import US, Agent, Broken, Server, Token
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
@@ -193,7 +192,7 @@ class IssuersTime(Agent):
     """The time of the other's write is compared with `token-refreshed-at`."""
 
     def owner(self, meta: ObjectMeta, answer: WriteResponse | None) -> Owner:
-        written_s = parse_utc(meta.annotations.get(NAMES.refreshed_at, ""))
+        written_s = parse_utc(meta.annotations.refreshed_at or "")
         fields = {name: getattr(meta, name) for name in meta.__struct_fields__}
         return super().owner(ObjectMeta(**(fields | {"own_s": written_s})), None)
 

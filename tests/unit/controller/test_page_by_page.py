@@ -15,7 +15,7 @@ from reconciler.platform.models import PlatformSession, namespace_of
 from reconciler.platform.pagination import ListResult
 from reconciler.time_slice import MAX_ITEMS
 from tests.support import ManualClock
-from tests.unit.controller.virtual import NAMES, PROJECT, World, finished, running, simulate
+from tests.unit.controller.virtual import PROJECT, World, finished, running, simulate
 
 PAGE = 20
 PAGES = 4
@@ -114,7 +114,7 @@ async def test_the_end_of_a_list_brings_no_session_back_that_was_revoked_since_i
 ) -> None:
     clock = ManualClock()
     mac = ConfirmationMac("obviously-fake-client-secret")
-    cache = ConfirmationCache(clock, NAMES, mac, lambda row: namespace_of(row, "standard"))
+    cache = ConfirmationCache(clock, mac, lambda row: namespace_of(row, "standard"))
     rows = [PlatformSession(id=name, project_id=PROJECT, phase="Running") for name in ("a", "b")]
     kept, gone = (cache.record_running(row) for row in rows)
     cache.record_denied(gone, is_young=False)  # the answers to look-ups that began before the page
@@ -129,7 +129,7 @@ async def test_the_end_of_a_list_brings_no_session_back_that_was_revoked_since_i
 
 async def test_a_session_whose_pod_starts_while_confirmations_are_pruned_keeps_its_own() -> None:
     mac = ConfirmationMac("obviously-fake-client-secret")
-    cache = ConfirmationCache(ManualClock(), NAMES, mac, lambda row: namespace_of(row, "standard"))
+    cache = ConfirmationCache(ManualClock(), mac, lambda row: namespace_of(row, "standard"))
     rows = [PlatformSession(id=f"2Ab{n}", project_id=PROJECT) for n in range(2 * MAX_ITEMS)]
     keys = [cache.record_confirmed(row) for row in rows]
     alive: set[SessionKey] = set()

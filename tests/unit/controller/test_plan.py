@@ -229,7 +229,7 @@ def test_each_value_of_a_request_is_handled_once(on: str) -> None:
     honoured = {NAMES.handled_requests: ",".join(found.requests)}
     after = secret(annotations=(asked if on == "secret" else {}) | honoured)
     assert decide(session_state(seen_pod, after)).action is Action.WAIT
-    assert pending_requests(NAMES, after, pod(annotations={NAMES.requested_at: "again"}))
+    assert pending_requests(after, pod(annotations={NAMES.requested_at: "again"}))
 
 
 def test_a_secret_of_another_session_with_the_same_name_is_left_alone() -> None:

@@ -18,6 +18,7 @@ from reconciler.errors import (
 )
 from reconciler.kube.api import ObjectMeta
 from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.naming import NO_ANNOTATIONS
 from reconciler.workqueue.items import Priority, ScheduleRequest
 from tests.unit.controller.virtual import PROJECT, World, running, simulate
 
@@ -223,7 +224,9 @@ def test_a_touch_of_an_earlier_term_is_forgotten() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         touches = world.controller.touches
-        secret = ObjectMeta(PROJECT, "any", "uid-1", "1", "2Ended", "", EpochTime(0), False, {}, ())
+        secret = ObjectMeta(
+            PROJECT, "any", "uid-1", "1", "2Ended", "", EpochTime(0), False, NO_ANNOTATIONS, ()
+        )
         touches.request(secret.key, secret, world.clock.monotonic())
         async with running(world):
             await asyncio.sleep(10)
@@ -235,7 +238,9 @@ def test_a_touch_of_an_earlier_term_is_forgotten() -> None:
 def test_a_run_that_finds_its_session_ended_leaves_no_touch() -> None:
     async def scenario(world: World) -> None:
         controller = world.controller
-        secret = ObjectMeta(PROJECT, "any", "uid-1", "1", "2Ended", "", EpochTime(0), False, {}, ())
+        secret = ObjectMeta(
+            PROJECT, "any", "uid-1", "1", "2Ended", "", EpochTime(0), False, NO_ANNOTATIONS, ()
+        )
         async with running(world):
             await asyncio.sleep(5)
             now_at = world.clock.monotonic()

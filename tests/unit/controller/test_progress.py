@@ -41,7 +41,7 @@ def sent(
 
 
 def answered(at: str, **changes: Any) -> WriteRecord:
-    return sent(at).record_response(written(at, **changes), NAMES, now_at=Instant(100.1))
+    return sent(at).record_response(written(at, **changes), now_at=Instant(100.1))
 
 
 def ask(
@@ -50,7 +50,7 @@ def ask(
     owner = owner_of(held, US, record.response)
     plain: dict[str, Any] = {"term": TERM}
     evidence = Evidence(**(plain | changes))
-    return wait_s(record, held, owner, evidence, NAMES, life=life)
+    return wait_s(record, held, owner, evidence, life=life)
 
 
 LATER = TokenLife(NOW_S + 901, 900.0)
@@ -95,11 +95,11 @@ def test_a_token_gains_by_the_shorter_of_both_lives() -> None:
 def test_a_write_whose_answer_was_lost_is_the_last_one_as_soon_as_it_shows() -> None:
     first, second = answered("a"), sent("b")
     both = second.following(first)
-    assert last_applied(both, written("b"), NAMES) == both
+    assert last_applied(both, written("b")) == both
     assert ask(both, written("b"), LATER) > 0
-    assert last_applied(both, written("a"), NAMES) == first
+    assert last_applied(both, written("a")) == first
     assert ask(first, written("a"), LATER) > 0
-    assert last_applied(both, written("c"), NAMES) == first
+    assert last_applied(both, written("c")) == first
 
 
 def test_so_many_lost_answers_are_remembered_and_no_more() -> None:
@@ -126,8 +126,8 @@ def test_so_many_lost_answers_are_remembered_and_no_more() -> None:
 def test_what_another_has_undone_is_named(held: ObjectMeta | None, what: str) -> None:
     record = answered("a")
     owner = Owner.UNOWNED if held is None else owner_of(held, US, record.response)
-    assert undone(record, held, owner, NAMES) == what
-    assert undone(sent("a"), held, owner, NAMES) == ""
+    assert undone(record, held, owner) == what
+    assert undone(sent("a"), held, owner) == ""
 
 
 def test_records_are_bounded_and_end_with_the_term() -> None:
@@ -180,7 +180,7 @@ def test_an_owner_is_ours_and_no_owner_is_unowned() -> None:
 
 def test_the_event_of_a_write_is_known_only_while_its_response_is_outstanding() -> None:
     event = written("a")
-    assert is_unanswered(sent("a"), event, NAMES)
-    assert not is_unanswered(sent("a"), written("b"), NAMES)
-    assert not is_unanswered(answered("a"), event, NAMES)
-    assert not is_unanswered(None, event, NAMES)
+    assert is_unanswered(sent("a"), event)
+    assert not is_unanswered(sent("a"), written("b"))
+    assert not is_unanswered(answered("a"), event)
+    assert not is_unanswered(None, event)

@@ -48,7 +48,7 @@ def ask(
     facts = parse_annotations(
         held or written(former), NAMES, now_s=now_s, longest_ttl_s=TTL_S, static=False
     )
-    return readable_token(facts, on, NAMES, propagation_s=D, now_s=now_s)
+    return readable_token(facts, on, propagation_s=D, now_s=now_s)
 
 
 def test_an_untouched_pod_may_still_read_the_expired_token() -> None:

@@ -152,7 +152,7 @@ def test_a_seal_is_made_anew_with_the_value_that_a_later_start_will_know() -> No
         for secret in replica.controller.secrets.snapshot():
             key = SessionKey(secret.namespace, secret.session_id)
             assert is_confirmed(
-                ConfirmationMac(NEW), secret.annotations[NAMES.confirmation], key, secret.uid
+                ConfirmationMac(NEW), secret.annotations.confirmation or "", key, secret.uid
             )
 
     simulate(scenario)

@@ -6,10 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
 
+import pytest
+
 from reconciler.clock import EpochTime
-from reconciler.controller.controller import Controller
+from reconciler.controller.controller import STANDBY_AFTER_S, Controller
+from reconciler.controller.reconcile.run import ReconcileRun
+from reconciler.controller.triggers.resync import LEADER_START
 from reconciler.tokens.source import OidcSource
 from reconciler.tokens.token_response import TokenResponse
+from tests.unit.controller.succession import Succession
 from tests.unit.controller.virtual import SwitchFence, World, finished, running, simulate
 
 SESSIONS = 50
@@ -94,5 +99,29 @@ def test_with_the_issuer_unreachable_what_is_there_stays_until_it_is_back() -> N
             async with asyncio.timeout(60):
                 while len(world.secret_writes()) < 2 * SESSIONS:
                     await asyncio.sleep(1)
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(("after_s", "planned"), [(0.5, False), (2.0, True)])
+def test_a_replica_that_leads_at_once_plans_its_sessions_once(
+    after_s: float, planned: bool
+) -> None:
+    """A standby has planned them before: they run at once when it begins to lead."""
+
+    async def scenario(world: World) -> None:
+        assert (after_s > STANDBY_AFTER_S) is planned
+        for number in range(SESSIONS):
+            world.add(f"2Ab{number}")
+        runs: list[ReconcileRun] = []
+        leadership = Succession()
+        ports = replace(world.ports, leadership=leadership, observers=(runs.append,))
+        async with running(world, Controller(ports, world.endpoints, world.config)):
+            await asyncio.sleep(after_s)
+            leadership.begin()
+            await finished(world, 1)
+        first = {run.key: run.work.reasons for run in reversed(runs)}
+        assert len(first) == SESSIONS
+        assert all((LEADER_START in reasons) is planned for reasons in first.values())
 
     simulate(scenario)

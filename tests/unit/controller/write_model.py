@@ -244,7 +244,7 @@ class Agent:
         evidence: Evidence,
         life: TokenLife,
     ) -> float:
-        return wait_s(record, meta, owner, evidence, NAMES, life=life)
+        return wait_s(record, meta, owner, evidence, life=life)
 
     def is_at_hand(self, token: Token) -> bool:
         """Tell whether the source gives the newest token again."""
@@ -316,7 +316,7 @@ class Agent:
             created_s=NOW_S - 1000,
             annotations={NAMES.requested_at: self.request} if self.request else {},
         )
-        record = last_applied(self.record, meta, NAMES)
+        record = last_applied(self.record, meta)
         return SessionState(KEY, runner, meta, Confirmation.YES, is_running=True, record=record)
 
     def decide(self) -> tuple[SessionState, Plan]:
@@ -431,7 +431,7 @@ class Agent:
             return
         meta = write.applied.meta()
         if self.record is not None:
-            self.record = self.record.record_response(meta, NAMES, now_at=self.monotonic())
+            self.record = self.record.record_response(meta, now_at=self.monotonic())
         self.see(write.applied)
 
     def lose(self) -> None:
@@ -499,7 +499,7 @@ class Agent:
 
     def check_accusation(self, view: SessionState, owner: Owner) -> None:
         """No writer is accused that wrote nothing after our last write."""
-        if undone(view.record, view.secret, owner, NAMES) != "token" or view.record is None:
+        if undone(view.record, view.secret, owner) != "token" or view.record is None:
             return
         answer = view.record.response
         assert answer is not None

@@ -2,6 +2,7 @@
 
 from reconciler.clock import EpochTime
 from reconciler.kube.api import Event, EventType, ObjectMeta, Page
+from reconciler.naming import NO_ANNOTATIONS
 
 
 def meta(
@@ -21,7 +22,7 @@ def meta(
         project_id="p",
         created_s=EpochTime(0),
         is_deleting=False,
-        annotations={},
+        annotations=NO_ANNOTATIONS,
         field_managers=(),
     )
 

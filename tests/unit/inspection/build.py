@@ -18,7 +18,7 @@ DAY_S = 86_400.0
 LEASE = "token-reconciler"
 
 
-def pod(**changes: object) -> ObjectMeta:
+def pod(**changes: Any) -> ObjectMeta:
     """Return a pod whose refreshes are at 0.54 of a fresh token's life."""
     return any_pod(**changes)
 

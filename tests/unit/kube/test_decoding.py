@@ -10,7 +10,7 @@ from reconciler.clock import EpochTime
 from reconciler.errors import Gone, ProtocolError, ServerError
 from reconciler.kube.api import Event, ObjectMeta, Page
 from reconciler.kube.decoding import metadata_resource, resource, struct_decoder
-from reconciler.naming import Names
+from reconciler.naming import NO_ANNOTATIONS, Annotations, Names
 
 NAMES = Names()
 SECRETS = metadata_resource("secrets", NAMES)
@@ -58,7 +58,7 @@ def test_a_secret_is_read_as_names_times_and_owners() -> None:
         project_id="p",
         created_s=EpochTime(1_769_860_800),
         is_deleting=False,
-        annotations={NAMES.confirmation: "seal"},
+        annotations=Annotations(confirmation="seal"),
         field_managers=("token-reconciler", "vault"),
     )
 
@@ -98,13 +98,16 @@ def test_null_and_absent_fields_are_the_same() -> None:
     found = [
         SECRETS.decode(json.dumps({"metadata": m}).encode()) for m in (bare, nulls, owners, inner)
     ]
-    assert found == [ObjectMeta("", "a", "u", "1", "", "", EpochTime(0), False, {}, ())] * 4
+    assert (
+        found
+        == [ObjectMeta("", "a", "u", "1", "", "", EpochTime(0), False, NO_ANNOTATIONS, ())] * 4
+    )
 
 
 def test_an_empty_annotation_is_present() -> None:
     item = full()
     item["metadata"]["annotations"] = {NAMES.paused: ""}
-    assert SECRETS.decode(json.dumps(item).encode()).annotations == {NAMES.paused: ""}
+    assert SECRETS.decode(json.dumps(item).encode()).annotations == Annotations(paused="")
 
 
 def test_a_deletion_timestamp_says_deleting() -> None:
