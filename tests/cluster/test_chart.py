@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,21 @@ FORMER = Path(__file__).with_name("former") / "cluster-wide.yaml"
 
 DIGEST = f"sha256:{'0' * 64}"
 CA = "-----BEGIN CERTIFICATE-----\nobviously-fake\n-----END CERTIFICATE-----\n"
+
+
+NUMBER = "123"
+
+
+def leaves(found: object) -> Iterator[object]:
+    """Yield every key and scalar of a document."""
+    if isinstance(found, dict):
+        yield from found
+        found = list(found.values())
+    if isinstance(found, list):
+        for one in found:
+            yield from leaves(one)
+    else:
+        yield found
 
 
 def home_of(mode: str) -> str:
@@ -151,16 +166,45 @@ class TestObjects:
             "token-reconciler", "token-reconciler-0", "token-reconciler-1"
         ]  # fmt: skip
 
+    def test_keep_as_text_what_yaml_reads_as_a_number(self, tmp_path: Path) -> None:
+        """The namespace `123` and the Secret `123` exist; a number is refused in their place."""
+        values = {
+            "nameOverride": NUMBER,
+            "commonLabels": {"a": NUMBER},
+            "image": {"repository": NUMBER, "tag": NUMBER},
+            "imagePullSecrets": [{"name": NUMBER}],
+            "settings": {"RECONCILER_LEASE_NAME": NUMBER},
+            "credentials": dict.fromkeys(("secretName", "clientIdKey", "clientSecretKey"), NUMBER),
+            "rights": {"scope": "namespaces", "namespaces": [NUMBER]},
+            "projectAccount": {"secretName": NUMBER, "tokenKey": NUMBER},
+            "serviceAccount": {"name": NUMBER, "annotations": {"a": NUMBER}},
+            "privateCA": {"certificates": CA, "key": NUMBER},
+            "proxy": {"http": NUMBER},
+            "podLabels": {"b": NUMBER},
+            "priorityClassName": NUMBER,
+            "networkPolicy": {"prometheusNamespaces": [NUMBER]},
+            "serviceMonitor": {"enabled": True, "labels": {"b": NUMBER}},
+            "prometheusRule": {"enabled": True},
+            "dashboard": {"enabled": True},
+        }
+        file = tmp_path / "values.yaml"
+        file.write_text(yaml.safe_dump(values))
+        for release in (NUMBER, f"{NUMBER}-{NUMBER}"):
+            found = list(leaves(template(NUMBER, f"--values={file}", release=release)))
+            assert NUMBER in found
+            assert int(NUMBER) not in found
+
     @pytest.mark.parametrize(
         ("overrides", "name"),
         [
-            (["--set=nameOverride=tokens"], "blue-tokens"),
+            (["--set=nameOverride=tokens"], "blue-2-tokens"),
             (["--set=fullnameOverride=tokens"], "tokens"),
-            ([], "blue-token-reconciler"),
+            (["--set-string=fullnameOverride=null"], "null"),
+            ([], "blue-2-token-reconciler"),
         ],
     )
     def test_have_the_name_that_overrides_give(self, overrides: list[str], name: str) -> None:
-        objects = template("elsewhere", *overrides, release="blue")
+        objects = template("elsewhere", *overrides, release="blue.2")
         assert only(objects, "Deployment")["metadata"]["name"] == name
         assert pod(objects)["serviceAccountName"] == name
 
@@ -205,14 +249,17 @@ class TestValues:
             "extraVolumes": [{"name": "more", "emptyDir": {}}],
             "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
             "resources": {"limits": {"memory": "1Gi", "cpu": 1}},
-            "settings": {"RECONCILER_RESYNC_S": 600, "RECONCILER_TOUCH": False},
+            "settings": {"RECONCILER_RESYNC_S": 1000000, "RECONCILER_TOUCH": False},
+            "topologySpreadConstraints": [
+                {"topologyKey": "zone", "labelSelector": {"matchLabels": {"own": "x"}}}
+            ],
         }
         file = tmp_path / "values.yaml"
         file.write_text(yaml.safe_dump(values))
         objects = template("ambient-code", f"--values={file}")
         spec = pod(objects)
         for name in ("imagePullSecrets", "priorityClassName", "nodeSelector", "tolerations",
-                     "affinity"):  # fmt: skip
+                     "affinity", "topologySpreadConstraints"):  # fmt: skip
             assert spec[name] == values[name]
         [container] = spec["containers"]
         assert container["image"] == f"registry.example/tokens@{DIGEST}"
@@ -228,7 +275,10 @@ class TestValues:
         assert settings["HTTPS_PROXY"] == "http://proxy.example:3128"
         assert settings["NO_PROXY"] == ".svc,10.0.0.0/8"
         assert "HTTP_PROXY" not in settings
-        assert (settings["RECONCILER_RESYNC_S"], settings["RECONCILER_TOUCH"]) == ("600", "false")
+        assert (settings["RECONCILER_RESYNC_S"], settings["RECONCILER_TOUCH"]) == (
+            "1000000",
+            "false",
+        )
 
     def test_replace_the_client_by_a_static_token(self) -> None:
         objects = template("ambient-code", "--set=credentials.kind=staticToken")
@@ -293,6 +343,19 @@ class TestSchema:
             ("settings.OIDC_CLIENT_SECRET=obviously-fake", "'OIDC_CLIENT_SECRET' not allowed"),
             ("serviceAccount.create=false", "serviceAccount.name is required"),
             ("privateCA.certificates=x,privateCA.configMap=y", "not both"),
+            ("confinement.enabled=null", "missing property 'enabled'"),
+            ("networkPolicy.egressPorts=null", "missing property 'egressPorts'"),
+            ("privateCA=null", "missing property 'privateCA'"),
+            ("settings=null", "missing property 'settings'"),
+            ("settings.OTEL_EXPORTER_OTLP_HEADERS=x=y", "'not' failed"),
+            # The probes and the Service have the port.
+            ("settings.RECONCILER_LISTEN=:9090", "'RECONCILER_LISTEN' not allowed"),
+            ("proxy.https=http://user:obviously-fake@proxy.example", "does not match pattern"),
+            ("image.repository=registry.example/tokens:1.0", "does not match pattern"),
+            ("image.repository=registry.example/Tokens", "does not match pattern"),
+            ("nameOverride=Tokens", "does not match pattern"),
+            ("fullnameOverride=a.b", "does not match pattern"),
+            ("extraEnv[0].name=NAMESPACE,extraEnv[0].value=x", "'not' failed"),
         ],
     )
     def test_refuses_a_wrong_value(self, value: str, message: str) -> None:

@@ -12,7 +12,7 @@ CHART = Path(__file__).parents[2] / "manifests" / "chart"
 
 SET_BY_THE_CHART = {
     "NAMESPACE", "RECONCILER_REPLICA", "RECONCILER_POD_UID", "PROJECT_KUBE_TOKEN_FILE",
-    "KUBECONFIG", "RECONCILER_SHARD",
+    "KUBECONFIG", "RECONCILER_LISTEN", "RECONCILER_SHARD",
 }  # fmt: skip
 CREDENTIALS = {
     f"{name}{suffix}"
@@ -29,6 +29,9 @@ def test_the_schema_has_every_key_of_the_values_and_no_other() -> None:
         known = schema["properties"][key].get("properties")
         if known is not None and key not in ("settings", "resources"):
             assert set(known) == set(value), key
+            # `null` removes a key, which the templates would take as false or as no name.
+            assert set(schema["properties"][key]["required"]) == set(value), key
+            assert key in schema["required"]
 
 
 def test_the_schema_has_every_setting_but_credentials_and_those_that_the_chart_sets() -> None:

@@ -2,11 +2,14 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* 52 characters, so that "-dashboard" fits into the 63 of a label. */}}
+{{/*
+52 characters, so that "-dashboard" fits into the 63 of a label. A release may have dots in its name, a
+Service may not.
+*/}}
 {{- define "token-reconciler.fullname" -}}
 {{- $name := include "token-reconciler.name" . }}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
-{{- .Values.fullnameOverride | default $full | trunc 52 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | default $full | replace "." "-" | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "token-reconciler.account" -}}
@@ -22,9 +25,9 @@ A selector of a Deployment cannot change. That of kustomize's installations has 
 that a release that is called like them takes their Deployment over.
 */}}
 {{- define "token-reconciler.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "token-reconciler.name" . }}
+app.kubernetes.io/name: {{ include "token-reconciler.name" . | quote }}
 {{- if ne (include "token-reconciler.fullname" .) (include "token-reconciler.name" .) }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 {{- end }}
 
@@ -46,8 +49,8 @@ shard's number and the number of shards, or no number where there is one Deploym
 {{- end }}
 
 {{- define "token-reconciler.podLabels" -}}
-app.kubernetes.io/name: {{ include "token-reconciler.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "token-reconciler.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: controller
 app.kubernetes.io/part-of: ambient-code
@@ -108,7 +111,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 {{- range $name, $value := merge (deepCopy .Values.settings) $settings }}
-{{ $name }}: {{ toString $value | quote }}
+{{- /* A number of a file is a float, of which toString makes 1e+06. */}}
+{{ $name }}: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
 {{- end }}
 {{- end }}
 
@@ -127,6 +131,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "token-reconciler.subjects" -}}
 - kind: ServiceAccount
-  name: {{ include "token-reconciler.account" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "token-reconciler.account" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end }}
