@@ -130,6 +130,17 @@ CASES = (
         firing="8m",
     ),
     Case(
+        "the issuer's tokens live for a third from now on",
+        "TokenReconcilerFleetSurvivalLow",
+        healthy(
+            token_life_seconds="900x4 300x60",
+            remaining_life_min_seconds="400x4 120x60",
+            fleet_survival_seconds="740x4 190x60",
+        )
+        # The other replica asks for its next token three samples later.
+        | {on("b", "token_life_seconds"): "900x7 300x60"},
+    ),
+    Case(
         "tokens of a minute need less",
         "TokenReconcilerFleetSurvivalLow",
         healthy(
