@@ -95,7 +95,7 @@ MINUTES ?= 120
 soak: assets ## Run hours with a fault each minute; memory must stay level. MINUTES=120, SEED=7
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-mutants: assets ## Remove one defence after another; a test must fail each time. ONLY="lease fence", SEEDS=5
+mutants: assets ## Remove one defence after another; a world or a test must fail each time. ONLY="lease fence", SEEDS=5
 	$(BIN)/python -m tests.mutants --workers $(WORKERS) $(if $(SEEDS),--seeds $(SEEDS)) $(ONLY)
 
 clean: ## Remove what the other targets made in this tree

@@ -1,8 +1,9 @@
 """`python -m tests.mutants`: apply each mutant in a copy of the tree, and print what fails with it.
 
-The simulation is tried first, then the mutant's tests. What has failed is run once more without the
-mutant and must pass there. Results are kept in build/mutants.json, by a digest of the mutant, the
-product and the mutant's tests: a second run continues where the first one ended.
+The adversary is tried first: the worlds of the mutant, then the sentences of the first seeds. The
+mutant's tests are tried next. What has failed is run once more without the mutant and must pass
+there. Results are kept in build/mutants.json, by a digest of the mutant, the product and the
+mutant's tests: a second run continues where the first one ended.
 
 Exit codes: 0 every mutant was killed; 1 otherwise.
 """
@@ -22,7 +23,7 @@ import threading
 import time
 import venv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,15 +39,11 @@ LIMIT_S = 600.0
 takes longer shows nothing."""
 SURVIVED = "survived"
 
+ADVERSARY = "adversary"
+
 _VIOLATED = re.compile(r"^violated: (.*)", re.MULTILINE)
 _FAILED = re.compile(r"^FAILED (tests/.+?)(?: - .*)?$", re.MULTILINE)
 
-_SIMULATE = (
-    "import sys; from reconciler.lab.simulation.run import simulate;"
-    "outcome = simulate(int(sys.argv[1]));"
-    "print(*(f'violated: {each}' for each in outcome.violations), sep='\\n');"
-    "sys.exit(not outcome.passed)"
-)
 SCRIPTS = ("reconciler", "kubectl-token_reconciler")
 
 
@@ -92,15 +89,15 @@ class Copy:
         finally:
             shutil.copy2(ROOT / mutant.file, path)
 
-    def simulate(self, seeds: Sequence[int]) -> str:
-        """Return the first seed that violates an invariant, with the invariant; "" for none."""
-        for seed in seeds:
-            code, output = self._run(["python", "-c", _SIMULATE, str(seed)])
-            if found := _VIOLATED.search(output):
-                return f"seed {seed}: {found[1]}"
-            if code:
-                return f"seed {seed}: {output.strip().splitlines()[-1]}"
-        return ""
+    def simulate(self, worlds: Sequence[str]) -> str:
+        """Return the first world that violates an invariant, with the invariant; "" for none."""
+        if not worlds:
+            return ""
+        code, output = self._run(["python", "-m", "tests.mutants.adversary", *worlds])
+        if code == 0:
+            return ""
+        found = _VIOLATED.search(output)
+        return found[1] if found else f"{worlds[0]}: {output.strip().splitlines()[-1]}"
 
     def test(self, selection: Sequence[str]) -> str:
         """Return the first test that fails; "" for none.
@@ -179,11 +176,16 @@ def product_digest() -> bytes:
     return digest.digest()
 
 
-def find_killer(copy: Copy, mutant: Mutant, seeds: Sequence[int]) -> str:
-    """Return what fails with a mutant and passes without it; `SURVIVED` if nothing does."""
+def find_killer(copy: Copy, mutant: Mutant, seeds: int) -> str:
+    """Return what fails with a mutant and passes without it; `SURVIVED` if nothing does.
+
+    Args:
+        seeds: Number of sentences that are played besides the mutant's own worlds.
+    """
+    drawn = () if mutant.outside else map(str, range(seeds))
     with copy.without_defence(mutant):
-        if found := copy.simulate(tuple(dict.fromkeys([*mutant.seeds, *seeds]))):
-            return f"simulation, {found}"
+        if found := copy.simulate(tuple(dict.fromkeys([*mutant.worlds, *drawn]))):
+            return f"{ADVERSARY}, {found}"
         for selection in mutant.tests:
             if found := copy.test(selection.split()):
                 return found
@@ -194,7 +196,9 @@ def main(arguments: list[str]) -> int:
     """Print a table of the mutants and their killers."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("--workers", type=int, default=2, help="copies of the tree, one core each")
-    parser.add_argument("--seeds", type=int, default=0, help="worlds beyond those of each mutant")
+    parser.add_argument(
+        "--seeds", type=int, default=0, help="sentences for each mutant besides its own worlds"
+    )
     parser.add_argument("names", nargs="*", help="parts of mutants' names or files; default: all")
     options = parser.parse_args(arguments)
     mutants = [
@@ -213,7 +217,7 @@ def main(arguments: list[str]) -> int:
             began = time.monotonic()
             copy = copies.get()
             try:
-                killer = find_killer(copy, mutant, range(options.seeds))
+                killer = find_killer(copy, mutant, options.seeds)
             except SelectionError as error:
                 killer = f"{SURVIVED} {error}"
             finally:
@@ -229,40 +233,41 @@ def main(arguments: list[str]) -> int:
         with ThreadPoolExecutor(options.workers) as pool:
             list(pool.map(kill, mutants))
         broken = _failing_without(copies.get(), set(killers.values()))
-    return _report(killers, broken)
+    return _report(mutants, killers, broken)
 
 
 def _failing_without(copy: Copy, killers: set[str]) -> str:
     """Return a killer that fails without any mutant, too; "" for none."""
-    seeds = [
-        int(found[1])
-        for one in sorted(killers)
-        if (found := re.match(r"simulation, seed (\d+)", one))
-    ]
+    worlds = {
+        one.removeprefix(f"{ADVERSARY}, ").partition(": ")[0]
+        for one in killers
+        if one.startswith(ADVERSARY)
+    }
     tests = sorted(one for one in killers if one.startswith("tests/"))
-    failing = copy.simulate(sorted(set(seeds)))
-    return failing or (copy.test(tests) if tests else "")
+    return copy.simulate(sorted(worlds)) or (copy.test(tests) if tests else "")
 
 
-def _report(killers: dict[str, str], broken: str) -> int:
+def _report(mutants: Sequence[Mutant], killers: Mapping[str, str], broken: str) -> int:
     kinds = Counter(map(_kind, killers.values()))
     _print(f"\n{len(killers)} mutants")
     for kind, count in kinds.most_common():
         _print(f"{count:5} {kind}")
+    within = [mutant for mutant in mutants if not mutant.outside]
+    found = sum(_kind(killers[mutant.name]) == ADVERSARY for mutant in within)
+    _print(f"{len(within)} within the adversary's reach, {found} of them killed by it")
+    for reason, count in Counter(each.outside for each in mutants if each.outside).most_common():
+        _print(f"{count:5} beyond its reach: {reason}")
     if broken:
         _print(f"fails without any mutant: {broken}")
-    return 1 if broken or SURVIVED in map(_kind, killers.values()) else 0
+    return 1 if broken or kinds[SURVIVED] else 0
 
 
 def _kind(killer: str) -> str:
-    """Return what a killer is counted as: the simulation, or a folder of tests."""
-    if killer.startswith(SURVIVED):
-        return SURVIVED
-    return (
-        killer.partition(",")[0]
-        if killer.startswith("simulation")
-        else os.path.dirname(killer.partition("::")[0])
-    )
+    """Return what a killer is counted as: the adversary, or a folder of tests."""
+    for kind in (SURVIVED, ADVERSARY):
+        if killer.startswith(kind):
+            return kind
+    return os.path.dirname(killer.partition("::")[0])
 
 
 def _print(line: str) -> None:

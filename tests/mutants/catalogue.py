@@ -10,10 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent
 WITHOUT = FOLDER / "without.toml"
+OUTSIDE = FOLDER / "outside.toml"
 
 
 class MutantError(Exception):
@@ -30,8 +32,9 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         new: What is there instead; "" removes it.
         rows: Starts of the faults in docs/failures.md that the defence is for; each names one row.
         promises: Numbers of the promises in ARCHITECTURE.md that it keeps.
-        seeds: Worlds of the simulation that are tried first.
+        worlds: Worlds of the simulation that are tried first; see `adversary.py`.
         tests: Arguments of pytest that are tried next, in this order.
+        outside: Why no world can show it, "" if one could; by default that of outside.toml.
     """
 
     name: str
@@ -40,8 +43,9 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     new: str = ""
     rows: tuple[str, ...] = ()
     promises: tuple[int, ...] = ()
-    seeds: tuple[int, ...] = ()
+    worlds: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
+    outside: str = ""
 
     def apply(self, source: str) -> str:
         """Return the file's text without the defence.
@@ -63,12 +67,22 @@ class _File(msgspec.Struct):
 
 def load() -> list[Mutant]:
     """Return all mutants, in the order of the files."""
-    files = (path for path in sorted(FOLDER.glob("*.toml")) if path != WITHOUT)
+    files = (path for path in sorted(FOLDER.glob("*.toml")) if path not in (WITHOUT, OUTSIDE))
+    starts = outside()
     return [
-        mutant
+        replace(mutant, outside=mutant.outside or _reason(mutant.file, starts))
         for path in files
         for mutant in msgspec.toml.decode(path.read_bytes(), type=_File).mutant
     ]
+
+
+def outside() -> dict[str, str]:
+    """Return the starts of paths whose code no world runs, each with the reason."""
+    return tomllib.loads(OUTSIDE.read_text())
+
+
+def _reason(path: str, starts: dict[str, str]) -> str:
+    return next((reason for start, reason in starts.items() if path.startswith(start)), "")
 
 
 def unmutated_rows() -> dict[str, str]:

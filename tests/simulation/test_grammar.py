@@ -175,6 +175,15 @@ class Found(NamedTuple):
     sessions: int = 1
     rate: float = 1.0
 
+    def scenario(self) -> Scenario:
+        """Return its world, which ends one life of a token after the last move."""
+        conditions, moves = self.conditions, tuple(map(Move.parse, self.text.split()))
+        length_s = moves[-1].end_s + min(conditions.ttl_s, LONG_S)
+        pods = (PodLifetime(0.0, 2 * length_s, 0.5 * conditions.ttl_s, finishes=False),)
+        sessions = tuple(SessionPlan(f"Sess{n}", "Team-a", pods) for n in range(self.sessions))
+        rates = (self.rate,)
+        return Scenario(0, 1.0, length_s, ("Team-a",), sessions, moves, 0.0, rates, conditions)
+
 
 FOUND = {
     "shorter tokens at a step ahead of the issuer's clock": Found(
@@ -205,11 +214,5 @@ FOUND = {
 
 @pytest.mark.parametrize("found", FOUND.values(), ids=FOUND)
 def test_what_failed_once_stays_repaired(found: Found) -> None:
-    conditions, moves = found.conditions, tuple(map(Move.parse, found.text.split()))
-    length_s = moves[-1].end_s + min(conditions.ttl_s, LONG_S)
-    pods = (PodLifetime(0.0, 2 * length_s, 0.5 * conditions.ttl_s, finishes=False),)
-    sessions = tuple(SessionPlan(f"Sess{n}", "Team-a", pods) for n in range(found.sessions))
-    outcome = play(
-        Scenario(0, 1.0, length_s, ("Team-a",), sessions, moves, 0.0, (found.rate,), conditions)
-    )
+    outcome = play(found.scenario())
     assert outcome.violations == (), "\n".join(outcome.last)

@@ -8,13 +8,13 @@ import re
 
 import pytest
 
-from tests.mutants.catalogue import ROOT, Mutant, MutantError, load, unmutated_rows
+from tests.mutants.catalogue import ROOT, Mutant, MutantError, load, outside, unmutated_rows
 from tests.unit.test_documents import DOCS, table_rows
 
 MUTANTS = load()
 FAULTS = [row[0] for row in table_rows(DOCS / "failures.md", "fault")]
 PROMISES = set(
-    map(int, re.findall(r"^(\d)\. ", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE))
+    map(int, re.findall(r"^(\d+)\. ", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE))
 )
 
 
@@ -26,11 +26,19 @@ def faults_of(row: str) -> list[str]:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_changes_the_code_that_is_there(mutant: Mutant) -> None:
     mutant.apply((ROOT / mutant.file).read_text())
-    assert mutant.tests or mutant.seeds
+    assert mutant.tests or mutant.worlds
+    assert not (mutant.worlds and mutant.outside)
     for selection in mutant.tests:
         assert (ROOT / selection.split()[0].partition("::")[0]).exists(), selection
     assert [len(faults_of(row)) for row in mutant.rows] == [1] * len(mutant.rows), mutant.rows
     assert set(mutant.promises) <= PROMISES
+
+
+def test_each_path_that_no_world_runs_has_a_mutant_and_no_other_reason() -> None:
+    reasons = {mutant.outside for mutant in MUTANTS}
+    for start, reason in outside().items():
+        assert [mutant for mutant in MUTANTS if mutant.file.startswith(start)], start
+        assert reason in reasons, start
 
 
 def test_the_names_differ() -> None:

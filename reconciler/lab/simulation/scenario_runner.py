@@ -107,12 +107,13 @@ class ScenarioRunner:
                 world.exposure.settle(now_s=world.clock.wall())
                 if loop.time() >= look_at:
                     look_at = loop.time() + LOOK_S
+                    world.check_settled()
                     for replica in list(world.replicas.values()):
                         await world.truth.check(replica)
                 for task in tasks:
                     if task.done():
                         task.result()
-            world.check_progress()
+            world.check_end()
         finally:
             for task in tasks:
                 task.cancel()

@@ -14,6 +14,10 @@ SHORTEST_S = 1e-6
 """Shortest timer, as on a real machine: without it, a wait for the end of an interval on a clock of
 another rate would loop without end."""
 
+MAX_TURNS = 300_000
+"""Most turns of the loop in a second of virtual time: a hundred times those of a start of 500
+sessions. A loop without a wait ends the run with an error instead of never."""
+
 EPOCH_S = EpochTime(1_767_225_600)
 """Wall time at loop time 0: 2026-01-01T00:00:00Z, so that two runs write the same instants."""
 
@@ -24,8 +28,16 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
+        self._second = 0.0
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._turns += 1
+        if self.now_s >= self._second + 1.0:
+            self._second, self._turns = self.now_s, 0
+        if self._turns > MAX_TURNS:
+            self._turns = 0  # its tasks can still be cancelled
+            raise RuntimeError(f"{MAX_TURNS} turns of the loop within a second of virtual time")
         ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready

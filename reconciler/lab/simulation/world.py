@@ -35,7 +35,8 @@ from reconciler.lab.simulation.nodes import VirtualNode, kubelet_timing
 from reconciler.lab.simulation.obstacles import SERVED_S
 from reconciler.lab.simulation.replica import HOME, LEASE, SharedWorld, SimulatedReplica
 from reconciler.lab.simulation.revocation import RevocationChecker
-from reconciler.lab.simulation.scenario import PodLifetime, Scenario, SessionPlan
+from reconciler.lab.simulation.scenario import OF_ISSUER, PodLifetime, Scenario, SessionPlan
+from reconciler.lab.simulation.settled_checks import Issuance, SettledChecker
 from reconciler.lab.simulation.truth import REQUEST_DUE, ExposureAccount, TruthChecker
 from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock
 from reconciler.naming import ALL_SESSIONS, Names, SessionKey, Shard
@@ -135,6 +136,9 @@ class World:
         self.revocation = RevocationChecker(
             self.names, self.event_log, self.clock, us=US, process_of=process_of
         )
+        self.settled = SettledChecker(
+            self.core, self.names, self.event_log, self.clock, us=US, issuance=self._issuance
+        )
         self.platform.on_answer.append(self.revocation.answered)
         self.platform.on_failure.append(self.revocation.failed)
         self._versions: deque[tuple[Instant, int]] = deque(maxlen=VERSIONS)
@@ -166,6 +170,7 @@ class World:
         self.core.on_commit += [
             self._note, self.secrets.commit, self.node.commit, self.single_writer.commit,
             self.write_budget.commit, self.exposure_account.commit, self.revocation.commit,
+            self.settled.commit,
         ]  # fmt: skip
         for name in (HOME, *(project.lower() for project in scenario.projects)):
             self.core.create(kinds.NAMESPACES, "", {"metadata": {"name": name}}, by=OPERATOR)
@@ -419,15 +424,34 @@ class World:
             self.core.restore(version)
             self._versions.append((self.clock.monotonic(), version))
 
-    def check_progress(self) -> None:
+    def check_end(self) -> None:
+        """Check what must hold when all moves have ended and all sessions are served."""
+        self.check_settled()
+        if self.static is None and self._is_served():
+            self._check_progress(self._running_keys())
+
+    def check_settled(self) -> None:
+        """Compare the replicas with the world, if all sessions are served after the last move."""
+        if not self._is_served():
+            return
+        for replica in self.replicas.values():
+            self.settled.check_replica(replica, sessions=len(self.scenario.sessions))
+        if (leader := self.leader()) is None:
+            self.event_log.add_violation(PROGRESS, "no replica leads after the last move")
+        elif not self.issuer.step_s:
+            self.settled.check_leader(leader, self._running_keys())
+
+    def _is_served(self) -> bool:
+        served_s = max(self.obstacles.last_end_s(), float(self.truth.time_unknown_until_at))
+        return asyncio.get_running_loop().time() >= served_s
+
+    def _running_keys(self) -> list[SessionKey]:
+        return [key for key in self.live_keys() if key.session_id in self.platform.running]
+
+    def _check_progress(self, keys: list[SessionKey]) -> None:
         """Check that every refresh is done that was due when all moves had ended."""
         now_s = asyncio.get_running_loop().time()
-        served_s = max(self.obstacles.last_end_s(), float(self.truth.time_unknown_until_at))
-        if self.static is not None or now_s < served_s:
-            return
-        for key in self.live_keys():
-            if key.session_id not in self.platform.running:
-                continue
+        for key in keys:
             name = self.names.secret_name(key.session_id)
             secret = self.core.peek(kinds.SECRETS, kinds.SECRETS.key(key.namespace, name))
             token = "" if secret is None else value_of(secret, self.names)
@@ -466,6 +490,17 @@ class World:
         """Return a token's remaining life by its validators' clock; -inf for an unknown one."""
         tokens = self.issuer if self.static is None else self.static
         return tokens.remaining_s(token)
+
+    def _issuance(self, token: str) -> Issuance:
+        if self.static is not None:
+            return Issuance(math.inf, math.inf, could_be_younger=False)
+        now_s, life_s = asyncio.get_running_loop().time(), self.issuer.life_s(token)
+        is_troubled = any(
+            move.kind in OF_ISSUER and move.at_s <= now_s <= move.end_s + 0.5 * life_s
+            for move in self.scenario.faults
+        )
+        is_fresh = not (is_troubled or self.conditions.cached_s)
+        return Issuance(self.remaining_s(token), life_s, could_be_younger=is_fresh)
 
     def _expiry_s(self, token: str) -> EpochTime | None:
         if self.static is None:

@@ -138,6 +138,17 @@ def test_a_deletion_in_a_gap_is_notified_by_the_relist() -> None:
     assert rig.kube.verbs()[:4] == [("list", ""), ("watch", "10"), ("list", ""), ("watch", "20")]
 
 
+def test_what_came_with_the_last_event_before_a_relist_without_it_does_not_stay() -> None:
+    short = meta("short", 11)
+    rig = play(
+        10.0,
+        [page(10), page(20)],
+        [Stream([added("short", 11), Gone("410", status=410)]), Stream([SILENT])],
+    )
+    assert rig.changes == [Change(None, short), Change(short, None)]
+    assert len(rig.store) == 0
+
+
 def test_the_unsafe_deletion_of_an_unreadable_object_is_notified_by_the_relist() -> None:
     unreadable, other = meta("unreadable", 3), meta("other", 4)
     error = ServerError("500 event", status=500, reason="StorageReadError")
@@ -191,6 +202,12 @@ def test_a_server_that_closes_at_once_for_ever_gets_few_requests() -> None:
     stats = rig.reflector.stats().protocol
     assert stats.short_watches == stats.watches
     assert stats.relists == (stats.watches - 1) // 3
+
+
+def test_a_server_that_knows_none_of_its_own_versions_gets_few_requests() -> None:
+    rig = play(600.0, [page(10)], [ResourceVersionTooLarge("504", status=504)])
+    assert len(rig.kube.asked) < 600 / 5  # a list and a watch for each wait
+    assert {verb for verb, _ in rig.kube.verbs()} == {"list", "watch"}
 
 
 def test_a_server_that_sends_one_bookmark_and_closes_is_no_hot_loop() -> None:

@@ -264,6 +264,21 @@ class TestByHand:
 
         scenario()
 
+    def test_a_holder_that_learns_of_another_by_a_conflict_alone_ends_its_term_at_once(
+        self,
+    ) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, _ = await bench.start_pair()
+            leader.faults.silence_watches(silent=True)
+            bench.edit(holderIdentity="bogus")
+            lost_s = await bench.wait_for("loss", lambda: len(leader.calls) == 2, RETRY_S + SOON_S)
+            assert leader.words[1] == "ended held by bogus"
+            await bench.watch_over(LEASE_S / 2)
+            assert leader.writes(lost_s) == []
+
+        scenario()
+
     def test_a_lease_that_cannot_be_read_is_said_once_and_not_taken_for_absent(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
