@@ -33,8 +33,7 @@ from reconciler.statuspage.server import add_page
 from reconciler.statuspage.sse import SseStreams
 from reconciler.telemetry.http_server import health_app
 from reconciler.tokens.source import TokenStats
-from reconciler.workqueue.items import Priority
-from reconciler.workqueue.stats import QueueStats, ScheduleStats
+from reconciler.workqueue.items import Priority, QueueStats, ScheduleStats
 
 NOW_S = EpochTime(1_767_225_600)
 TTL_S = 900.0

@@ -16,9 +16,8 @@ from reconciler.controller.decide.error_policy import ISSUER
 from reconciler.controller.events.recorder import EventStats
 from reconciler.controller.reconcile.run import Observer
 from reconciler.controller.status.collector import StatusCollector
-from reconciler.controller.status.run_observers import RunMetrics
 from reconciler.controller.status.run_traces import RunTraces
-from reconciler.controller.status.status_metrics import samples
+from reconciler.controller.status.status_metrics import RunMetrics, samples
 from reconciler.errors import RemoteError
 from reconciler.telemetry import metrics
 from reconciler.telemetry.batch_exporter import BatchExporter

@@ -14,10 +14,11 @@ from yarl import URL
 from reconciler.errors import KubeError, TransportError, Unauthorized
 from reconciler.kube.api import Permit
 from reconciler.kube.auth.connection import Credentials
-from reconciler.kube.status_errors import from_response, retry_after
+from reconciler.kube.status_errors import from_response
 from reconciler.net.client_pool import ClientPool, PooledClient
 from reconciler.net.client_session import describe_error
 from reconciler.net.exchange import CONNECT_LIMIT, Answer, read_limited
+from reconciler.net.http_dates import parse_date, parse_retry_after
 from reconciler.telemetry.trace import request_span
 
 T = TypeVar("T")
@@ -218,7 +219,9 @@ def _refusal(request: Request, answer: Answer) -> KubeError:
         answer.status,
         answer.body,
         what=request.what,
-        retry_after_s=retry_after(answer.headers.get("Retry-After", "")),
+        retry_after_s=parse_retry_after(
+            answer.headers.get("Retry-After"), now_s=parse_date(answer.headers.get("Date"))
+        ),
     )
 
 

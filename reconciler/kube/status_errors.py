@@ -1,12 +1,12 @@
 """Maps a Status of the API server, in an answer or in a watch, to exactly one error class."""
 
-import math
 import re
 
 import msgspec
 
 from reconciler import errors
 from reconciler.errors import Cause, KubeError
+from reconciler.net.http_dates import MAX_RETRY_AFTER_S
 
 
 class _Cause(msgspec.Struct):
@@ -59,9 +59,6 @@ IMMUTABLE = "the object is immutable"
 TERMINATING = "NamespaceTerminating"
 
 _TOO_LARGE = "Too large resource version"
-
-MAX_RETRY_AFTER_S = 300.0
-"""A longer one comes from a maintenance page; the API server asks for a minute at most."""
 
 _BY_REASON: dict[str, type[KubeError]] = {
     "Expired": errors.Gone,
@@ -139,15 +136,6 @@ def is_terminating(error: Exception) -> bool:
     return isinstance(error, errors.Forbidden) and any(
         cause.reason == TERMINATING for cause in error.causes
     )
-
-
-def retry_after(text: str) -> float | None:
-    """Return a Retry-After header in seconds; the API server never sends the date form."""
-    try:
-        wait_s = float(text)
-    except ValueError:
-        return None
-    return min(max(0.0, wait_s), MAX_RETRY_AFTER_S) if math.isfinite(wait_s) else None
 
 
 def _is_word(reason: str) -> bool:

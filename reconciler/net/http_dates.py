@@ -5,6 +5,9 @@ from email.utils import parsedate_to_datetime
 
 from reconciler.clock import EpochTime
 
+MAX_RETRY_AFTER_S = 300.0
+"""A longer wait comes from a maintenance page. What waits has a shorter limit."""
+
 
 def parse_date(text: str | None) -> EpochTime | None:
     """Return a Date header as epoch seconds, or None if it is not valid.
@@ -21,8 +24,8 @@ def parse_date(text: str | None) -> EpochTime | None:
         return None
 
 
-def parse_retry_after(text: str | None, *, now_s: EpochTime) -> float | None:
-    """Return a Retry-After header in seconds from now, 0 or more, or None.
+def parse_retry_after(text: str | None, *, now_s: EpochTime | None) -> float | None:
+    """Return a Retry-After header in seconds, from 0 to `MAX_RETRY_AFTER_S`, or None.
 
     Args:
         now_s: The current time, epoch seconds, for the date form: the answer's own Date.
@@ -30,6 +33,8 @@ def parse_retry_after(text: str | None, *, now_s: EpochTime) -> float | None:
     if text is None:
         return None
     if text.isascii() and text.isdigit() and len(text) <= 9:
-        return float(text)
+        return min(float(text), MAX_RETRY_AFTER_S)
     instant_s = parse_date(text)
-    return None if instant_s is None else max(0.0, instant_s - now_s)
+    if instant_s is None or now_s is None:
+        return None
+    return min(max(0.0, instant_s - now_s), MAX_RETRY_AFTER_S)

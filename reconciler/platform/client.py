@@ -23,9 +23,10 @@ from reconciler.errors import (
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_pool import Requests
 from reconciler.net.client_session import describe_error, kind_of, read_body
+from reconciler.net.http_dates import parse_retry_after
 from reconciler.platform.adaptive_limit import RequestKind
 from reconciler.platform.api import Bearer, OnPage
-from reconciler.platform.errors import ErrorAnswer, error_code, error_of, parse_retry_after
+from reconciler.platform.errors import ErrorAnswer, error_code, error_of
 from reconciler.platform.limiter import Limiter
 from reconciler.platform.models import (
     RUNNING,

@@ -10,13 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from reconciler.clock import EpochTime
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, ProtocolError
-from reconciler.net import http_dates
 from reconciler.platform.models import decode
-
-MAX_RETRY_AFTER_S = 3600.0
-"""Longest Retry-After that is used; a longer one is a mistake."""
 
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -72,13 +67,3 @@ def error_of(answer: ErrorAnswer, *, what: str, is_of_project: bool = True) -> P
         reason=code or "",
         retry_after_s=answer.retry_after_s,
     )
-
-
-def parse_retry_after(text: str | None, *, now_s: EpochTime) -> float | None:
-    """Return a Retry-After header in seconds from now, or None; RFC 9110 has two forms.
-
-    Args:
-        now_s: Wall time, seconds since the epoch.
-    """
-    wait_s = http_dates.parse_retry_after(text, now_s=now_s)
-    return None if wait_s is None else min(wait_s, MAX_RETRY_AFTER_S)

@@ -1,6 +1,7 @@
 """One row of the session list: its token's life, the next run and why, recent runs (pure)."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,6 @@ from reconciler.controller.status.history import MAX_RUNS, RunRecord
 from reconciler.controller.status.snapshot import SessionStatus
 from reconciler.humanize import REASON, ago, clean, duration, instant
 from reconciler.statuspage.identity import Links, PageIdentity
-from reconciler.statuspage.session_commands import commands
 from reconciler.statuspage.texts import (
     BLOCKING_ENDPOINTS,
     describe_block,
@@ -22,6 +22,10 @@ from reconciler.statuspage.texts import (
 )
 
 Severity = Literal["good", "warn", "bad", "neutral"]
+
+_SAFE = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?")
+"""Words without a meaning to a shell or to `grep`. Names of objects are such words; an ID that a
+tenant wrote need not be one."""
 
 
 def severity_of(state: TokenState) -> Severity:
@@ -118,7 +122,7 @@ def row_of(
         runs=tuple(_run(each, wall_s, identity.links) for each in runs[:MAX_RUNS]),
         details=tuple(_details(row, now_s, leading=leading)),
         events=tuple(_event(each, wall_s) for each in events[:MAX_RUNS]),
-        commands=commands(row, identity),
+        commands=_commands(row, identity),
     )
 
 
@@ -204,3 +208,16 @@ def _details(row: SessionStatus, now_s: EpochTime, *, leading: bool) -> list[tup
         ("Written by", row.refreshed_by),
     ]
     return [(name, clean(value)) for name, value in named if value]
+
+
+def _commands(row: SessionStatus, identity: PageIdentity) -> tuple[str, ...]:
+    """Return commands that explain, refresh and follow a session; none with an unsafe word."""
+    namespace, pod = row.namespace, row.pod
+    log = f"kubectl -n {identity.namespace} logs {identity.replica} | grep {row.session_id}"
+    found = (
+        (f"reconciler explain {namespace}/{pod}", (namespace, pod)),
+        (f"kubectl -n {namespace} describe pod {pod}", (namespace, pod)),
+        (f"reconciler refresh {namespace}/{pod}", (namespace, pod)),
+        (log, (identity.namespace, identity.replica, row.session_id)),
+    )
+    return tuple(text for text, words in found if all(_SAFE.fullmatch(word) for word in words))

@@ -4,8 +4,8 @@ Names follow Prometheus: base units, `_total` for counters. Label values come fr
 sets; none names a session, except where `RECONCILER_METRICS_PER_SESSION` asks for it. Each replica,
 standby or leader, exports what it observes: take `max` over replicas, not `sum`.
 
-`controller/status/status_metrics.py` gives gauges their values, `run_observers.py` beside it counts
-runs, and `app/telemetry.py` adds those of the process.
+`controller/status/status_metrics.py` gives gauges their values and counts runs, and
+`app/telemetry.py` adds those of the process.
 """
 
 from dataclasses import dataclass

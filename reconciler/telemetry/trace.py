@@ -188,6 +188,11 @@ class Trace(Span):
             self.spans = []
 
     @property
+    def is_resync(self) -> bool:
+        """Whether `Tracer.begin_resync` made it."""
+        return self.name.endswith("resync")
+
+    @property
     def id(self) -> SpanId:
         return SpanId(self.trace_id, self.span_id)
 

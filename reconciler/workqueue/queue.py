@@ -7,9 +7,8 @@ from typing import Generic, TypeVar
 
 from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.errors import ReconcilerError
-from reconciler.workqueue.items import EntryInfo, ScheduleRequest, WorkItem
+from reconciler.workqueue.items import EntryInfo, QueueStats, ScheduleRequest, WorkItem
 from reconciler.workqueue.schedule import Scheduler
-from reconciler.workqueue.stats import QueueStats
 
 K = TypeVar("K", bound=Hashable)
 

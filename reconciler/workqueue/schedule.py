@@ -18,9 +18,9 @@ from reconciler.workqueue.items import (
     PendingRequest,
     Priority,
     ScheduleRequest,
+    ScheduleStats,
     WorkItem,
 )
-from reconciler.workqueue.stats import ScheduleStats
 
 K = TypeVar("K", bound=Hashable)
 

@@ -15,8 +15,8 @@ from reconciler.controller.events.recorder import EventRecorder
 from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.controller.status.exposure import EstimatedExposure
 from reconciler.controller.status.history import RunHistory
-from reconciler.controller.status.run_observers import RunMetrics
 from reconciler.controller.status.run_traces import RunTraces
+from reconciler.controller.status.status_metrics import RunMetrics
 from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.leadership.api import AlwaysOpenFence
 from reconciler.naming import Names, SessionKey

@@ -416,7 +416,7 @@ async def test_a_cancelled_request_is_cancelled() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("inf", None), ("nan", None), ("1e9", 300.0),
+    [("7", 7.0), ("0.5", None), ("-3", None), ("inf", None), ("nan", None), ("100000", 300.0),
      ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("", None)],
 )  # fmt: skip
 async def test_retry_after_is_a_bounded_number_or_nothing(

@@ -36,11 +36,21 @@ def test_a_date_is_epoch_seconds_or_nothing(text: str | None, date_s: EpochTime 
         ("-5", None),
         ("soon", None),
         ("9" * 400, None),
+        ("301", 300.0),
+        ("Thu, 01 Jan 2970 00:00:00 GMT", 300.0),
+        ("Thu, 99 Jan 2026 12:00:30 GMT", None),
+        ("0.5", None),
+        ("inf", None),
+        ("²", None),
         (None, None),
     ],
 )
 def test_retry_after_is_a_wait_or_nothing(text: str | None, wait_s: float | None) -> None:
     assert parse_retry_after(text, now_s=NOON_S) == wait_s
+
+
+def test_a_retry_after_that_is_a_date_needs_the_time() -> None:
+    assert parse_retry_after("Thu, 01 Jan 2026 12:00:30 GMT", now_s=None) is None
 
 
 @given(st.text(max_size=60))

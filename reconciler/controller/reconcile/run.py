@@ -77,6 +77,11 @@ class ReconcileRun:
         return max(due_at, self.term_began_at)
 
     @property
+    def lateness_s(self) -> float:
+        """How long after `due_at` it began; 0.0 if it began in time."""
+        return max(0.0, self.trace.began_at - self.due_at)
+
+    @property
     def error_class(self) -> str:
         return type(self.error).__name__ if self.error is not None else ""
 

@@ -59,7 +59,7 @@ class RunTraces:
             is_kept = self._outage(endpoint, trace).add(trace, run.key)
         else:
             is_kept = self._is_sampled(trace)
-        if isinstance(trace.parent, Trace) and trace.parent.name.endswith("resync"):
+        if isinstance(trace.parent, Trace) and trace.parent.is_resync:
             runs = self._resyncs.setdefault(trace.trace_id, ResyncRuns())
             is_kept = is_kept and runs.has_room(trace)
             if not (is_kept or trace.failed) and runs.is_slow(trace):
@@ -87,7 +87,7 @@ class RunTraces:
 
     def _ended(self, trace: Trace) -> None:
         """Export a trace that is no run: a resync always, a token request if it is sampled."""
-        if trace.name.endswith("resync"):
+        if trace.is_resync:
             for slow in self._resyncs.pop(trace.trace_id, ResyncRuns()).slowest():
                 self._export(slow)
             self._export(trace)
@@ -191,7 +191,7 @@ class Outage:
 
 def attributes_of(run: ReconcileRun) -> dict[str, str | int | float | bool]:
     """Return the root span's attributes; none holds a token."""
-    work, trace = run.work, run.trace
+    work = run.work
     return _subject(run.key.namespace, run.pod) | {
         "token_reconciler.session.id": run.key.session_id,
         "token_reconciler.outcome": run.outcome,
@@ -199,7 +199,7 @@ def attributes_of(run: ReconcileRun) -> dict[str, str | int | float | bool]:
         "token_reconciler.queued_for": ",".join(work.reasons),
         "token_reconciler.priority": work.priority.name.lower(),
         "token_reconciler.attempt": work.attempt,
-        "token_reconciler.lateness_s": round(max(0.0, trace.began_at - run.due_at), 3),
+        "token_reconciler.lateness_s": round(run.lateness_s, 3),
     }
 
 

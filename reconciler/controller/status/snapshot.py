@@ -17,7 +17,7 @@ from reconciler.informer.reflector import ReflectorStats
 from reconciler.naming import ALL_SESSIONS, SessionKey, Shard
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.tokens.source import TokenStats
-from reconciler.workqueue.stats import QueueStats
+from reconciler.workqueue.items import QueueStats
 
 
 @dataclass(frozen=True, slots=True)

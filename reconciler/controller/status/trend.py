@@ -46,7 +46,7 @@ class Trend:
 
     def observe(self, run: ReconcileRun) -> None:
         """Note how late a run began; the next snapshot has the longest."""
-        self._latest_s = max(self._latest_s, run.trace.began_at - run.due_at)
+        self._latest_s = max(self._latest_s, run.lateness_s)
 
     def add(self, snapshot: StatusSnapshot) -> None:
         """Add what happened since the last snapshot to the minute of this one."""

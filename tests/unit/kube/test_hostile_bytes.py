@@ -5,8 +5,9 @@ import pytest
 from reconciler.errors import KubeError, ProtocolError
 from reconciler.kube.api import ApiResource, ObjectMeta
 from reconciler.kube.decoding import metadata_resource
-from reconciler.kube.status_errors import MAX_RETRY_AFTER_S, from_response
+from reconciler.kube.status_errors import from_response
 from reconciler.naming import Names
+from reconciler.net.http_dates import MAX_RETRY_AFTER_S
 
 SECRETS = metadata_resource("secrets", Names())
 MARKER = b"m4rker-of-a-value"

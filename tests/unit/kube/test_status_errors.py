@@ -7,7 +7,7 @@ import pytest
 
 from reconciler import errors
 from reconciler.errors import Cause, KubeError
-from reconciler.kube.status_errors import from_response, retry_after
+from reconciler.kube.status_errors import from_response
 
 TOO_LARGE = "Too large resource version: 9, current: 1"
 MARKER = "m4rker of a value"
@@ -114,12 +114,3 @@ def test_the_code_of_the_answer_wins_over_that_of_the_body() -> None:
 def test_no_message_holds_the_servers_free_text(data: bytes) -> None:
     error = from_response(500, data, what="GET x")
     assert MARKER not in f"{error!r} {error.reason}"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("1", 1.0), (" 2 ", 2.0), ("86400", 300.0), ("-1", 0.0), ("inf", None), ("nan", None),
-     ("soon", None)],
-)  # fmt: skip
-def test_a_wish_for_patience_is_bounded(text: str, expected: float | None) -> None:
-    assert retry_after(text) == expected

@@ -2,9 +2,8 @@
 
 import pytest
 
-from reconciler.clock import EpochTime
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable
-from reconciler.platform.errors import ErrorAnswer, error_of, parse_retry_after
+from reconciler.platform.errors import ErrorAnswer, error_of
 
 OURS = b'{"kind":"Error","code":"ambient-api-server-9","reason":"free text"}'
 RBAC = b'{"kind":"Error","reason":"Forbidden"}'
@@ -46,24 +45,3 @@ def test_a_403_is_about_us_where_no_project_was_named() -> None:
 def test_code_that_is_free_text_is_dropped() -> None:
     result = error_of(ErrorAnswer(400, b'{"kind":"Error","code":"two words"}', None), what="x")
     assert (str(result), result.reason) == ("x: the platform answered 400", "")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        (None, None),
-        ("7", 7.0),
-        ("0", 0.0),
-        ("99999999", 3600.0),
-        ("-1", None),
-        ("inf", None),
-        ("soon", None),
-        ("²", None),
-        ("Thu, 01 Jan 1970 00:16:50 GMT", 10.0),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
-        ("Thu, 01 Jan 2970 00:00:00 GMT", 3600.0),
-        ("Thu, 99 Jan 1970 00:00:00 GMT", None),
-    ],
-)
-def test_retry_after_is_seconds_from_now(text: str | None, seconds: float | None) -> None:
-    assert parse_retry_after(text, now_s=EpochTime(1000)) == seconds
