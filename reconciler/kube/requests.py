@@ -149,7 +149,8 @@ class RequestSender:
         """
         is_last = False
         while True:
-            async with pool.acquire() as client:
+            client = await pool.take()
+            try:
                 headers = CIMultiDict({"Accept": request.accept})
                 if request.content_type:
                     headers["Content-Type"] = request.content_type
@@ -158,23 +159,24 @@ class RequestSender:
                     raise _closed(request)
                 if (span := request_span()) is not None:
                     span.send_to(client.connection.url + request.target)
-                try:
-                    return await attempt(client, request, headers)
-                except aiohttp.ClientSSLError:
-                    if is_last or not await pool.replace(client):
-                        raise
-                    is_last = True
-                    continue
-                except Unauthorized:
-                    if is_last:
-                        raise
-                except asyncio.CancelledError:
-                    # A closing connector cancels requests that wait for a free connection; our task
-                    # was not cancelled.
-                    task = asyncio.current_task()
-                    if client.is_closed() and task is not None and not task.cancelling():
-                        raise _closed(request) from None
+                return await attempt(client, request, headers)
+            except aiohttp.ClientSSLError:
+                if is_last or not await pool.replace(client):
                     raise
+                is_last = True
+                continue
+            except Unauthorized:
+                if is_last:
+                    raise
+            except asyncio.CancelledError:
+                # A closing connector cancels requests that wait for a free connection; our task
+                # was not cancelled.
+                task = asyncio.current_task()
+                if client.is_closed() and task is not None and not task.cancelling():
+                    raise _closed(request) from None
+                raise
+            finally:
+                await pool.give_back(client)
             is_last = True
             await self._credentials.renew()
             await pool.replace(client)

@@ -163,15 +163,20 @@ class ClientPool:
         Where the files have changed, a task makes a new client. The caller does not wait for it: a
         plug-in that the files name may hang, and the current credentials may still be valid.
         """
-        client = await self.open()
+        client = await self.take()
+        try:
+            yield client
+        finally:
+            await self.give_back(client)
+
+    async def take(self) -> PooledClient:
+        """Do what `acquire` does; the caller must call `give_back`. A write saves 5 us so."""
+        client = self._current or await self.open()
         version = self._source.version()
         if version != client.version and self._may_retry(version):
             self._start_renewal(client, version)
         client.users += 1
-        try:
-            yield client
-        finally:
-            await self._give_back(client)
+        return client
 
     @asynccontextmanager
     async def hold(self, client: PooledClient) -> AsyncIterator[None]:
@@ -180,9 +185,10 @@ class ClientPool:
         try:
             yield
         finally:
-            await self._give_back(client)
+            await self.give_back(client)
 
-    async def _give_back(self, client: PooledClient) -> None:
+    async def give_back(self, client: PooledClient) -> None:
+        """Undo `take`: a client that was replaced closes with its last user."""
         client.users -= 1
         if not client.users and client in self._draining:
             self._draining.discard(client)

@@ -1,7 +1,8 @@
 """`python -m tests.bench.bare_client SPEC`: a client that sends requests and does nothing else.
 
 SPEC is a file with one JSON object: `url`, `ca_file` and `token` of the API server, `connections`,
-`lists`, paths of metadata lists with their queries, and `todo`, a list of [path of a Secret, body].
+`lists`, paths of metadata lists with their queries, `todo`, paths of Secrets, and `body`, which is
+sent to each of them.
 It prints one JSON object: `rate`, PATCHes a second, connecting included; `cpu_ms`, its own CPU a
 PATCH in milliseconds; and `lists_s`, the time in which it reads the lists at the same time, page by
 page.
@@ -77,13 +78,13 @@ async def _read_lists(session: aiohttp.ClientSession, spec: dict[str, Any]) -> N
 
 async def _patch(session: aiohttp.ClientSession, spec: dict[str, Any]) -> None:
     todo = iter(spec["todo"])
-    headers = {"Content-Type": MERGE, "Accept": PARTIAL}
+    body, headers = spec["body"].encode(), {"Content-Type": MERGE, "Accept": PARTIAL}
     parameters = {"fieldManager": Names().field_manager}
 
     async def work() -> None:
-        for path, body in todo:
+        for path in todo:
             async with session.patch(
-                spec["url"] + path, data=body.encode(), params=parameters, headers=headers
+                spec["url"] + path, data=body, params=parameters, headers=headers
             ) as response:
                 await response.read()
                 assert response.status == 200, response.status

@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 
@@ -16,11 +15,10 @@ from tests.bench.say import say
 from tests.cluster.accounts import account_token
 from tests.cluster.admin import SECRETS, Admin, collection
 from tests.cluster.controlplane import ControlPlane, free_port
+from tests.cluster.copies import Etcd, add_copies, copy_object
 from tests.cluster.installed import ACCOUNT
 from tests.cluster.world import Runner, World, open_world
 from tests.controller import Controller, running
-
-T = TypeVar("T")
 
 PROJECTS = 4
 CONNECTIONS = 64
@@ -77,30 +75,16 @@ async def opened(
         say(f"making {sessions:,} sessions in {PROJECTS} projects")
         await populate(world, sessions)
         for peer in peers:
-            await in_parallel(world.runners, partial(_add_peer, world, peer))
+            await _add_peer(world, peer)
         await _adopt(fleet)
         yield fleet
 
 
 async def populate(world: World, sessions: int) -> None:
+    """Create the sessions, the first through the API server and the others as its copies."""
     projects = [await world.add_project() for _ in range(PROJECTS)]
-    names = [projects[number % PROJECTS] for number in range(sessions)]
-    await in_parallel(names, world.add)
-
-
-async def in_parallel(
-    items: Iterable[T], work: Callable[[T], Awaitable[object]], *, tasks: int = CONNECTIONS
-) -> None:
-    """Do the work for each item, `tasks` at a time."""
-    todo = iter(items)
-
-    async def run() -> None:
-        for item in todo:
-            await work(item)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(tasks):
-            group.create_task(run())
+    first, *others = (projects[number % PROJECTS] for number in range(sessions))
+    await add_copies(world, await world.add(first), others)
 
 
 def peer_secret(runner: Runner, peer: str) -> str:
@@ -108,17 +92,20 @@ def peer_secret(runner: Runner, peer: str) -> str:
     return f"{peer}-{runner.secret}"
 
 
-async def _add_peer(world: World, peer: str, runner: Runner) -> None:
-    """Create a Secret like the session's, without the label by which the product selects its own.
+async def _add_peer(world: World, peer: str) -> None:
+    """Create Secrets like the sessions', without the label by which the product selects its own.
 
-    It has the session's ID, as the policies of the manifests ask for.
+    They have the session's ID, as the policies of the manifests ask for.
     """
+    runner, *others = world.runners
     labels = {NAMES.session_id: runner.session_id, PEER_LABEL: peer}
     body = {
         "metadata": {"name": peer_secret(runner, peer), "labels": labels},
         "stringData": {NAMES.secret_key: "obviously-fake-old-token"},
     }
     await world.admin.expect("POST", collection(runner.namespace, SECRETS), body)
+    async with Etcd.connect(world.control_plane.etcd_socket) as etcd:
+        await copy_object(world, etcd, SECRETS, peer_secret(runner, peer), runner, others)
 
 
 async def _adopt(fleet: Fleet) -> None:

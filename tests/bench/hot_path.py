@@ -25,18 +25,24 @@ from unittest import mock
 import msgspec
 import structlog
 import uvloop
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from reconciler.clock import EPOCH, format_utc, parse_utc
+from reconciler.clock import EPOCH, SystemClock, format_utc, parse_utc
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide import bulkhead
 from reconciler.controller.decide.refresh_plan import plan
 from reconciler.controller.reconcile.reconciler import Reconciler
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.kube.api import ObjectMeta
+from reconciler.kube.auth.token_file import bearer
+from reconciler.kube.authorization import AuthorizerMemory
+from reconciler.kube.authorized import AuthorizedKube
+from reconciler.kube.client import HttpKube
 from reconciler.kube.decoding import metadata_resource
 from reconciler.net.client_pool import ClientPool, Connection
 from reconciler.net.client_session import Trust
+from reconciler.net.exchange import Answer
 from reconciler.telemetry.log_setup import configure_logs
 from tests.lab.tls import make_certificate, serving
 from tests.unit.controller.build import NAMES, NOW_S, decision_context, pod, secret, session_state
@@ -79,6 +85,35 @@ class _Fixed:
 
     async def connection(self) -> Connection:
         return self._connection
+
+
+class _Credentials(_Fixed):
+    async def headers(self, _url: str = "") -> dict[str, str]:
+        return bearer("obviously-fake")
+
+    async def renew(self) -> None: ...
+
+
+async def _patches() -> None:
+    """Show what a PATCH costs outside of its connection: client, headers, limits, the answer."""
+    meta = secret(age_s=100.0)
+    answer = Answer(200, CIMultiDictProxy(CIMultiDict()), msgspec.json.encode(_answer(meta)))
+
+    async def send(*_: Any, **__: Any) -> Answer:
+        return answer
+
+    credentials = _Credentials(Connection("https://127.0.0.1:1", None, None, ""))
+    secrets, body = metadata_resource("secrets", NAMES), {"data": {"api-token": "x" * 900}}
+    async with HttpKube(credentials, NAMES, connections=CONNECTIONS) as http:
+        client = await http._requests.open()
+        kube = AuthorizedKube(http, AuthorizerMemory(), SystemClock())
+
+        async def patch(_: int) -> None:
+            await kube.patch(secrets, meta.namespace, meta.name, body)
+
+        with mock.patch.object(client.exchanges, "send", send):
+            costs = [await _cost_us(patch) for _ in range(ROUNDS)]
+    _show("a PATCH without its connection", min(costs))
 
 
 class _Bytes(asyncio.Protocol):
@@ -364,6 +399,7 @@ def _show(name: str, cost_us: float) -> None:
 
 def main() -> None:
     _requests()
+    uvloop.run(_patches())
     for brisk_s in (0.1, bulkhead.BRISK_BELOW_S):
         _runs(0.12, brisk_s)
     _calls()

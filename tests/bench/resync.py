@@ -129,9 +129,9 @@ async def _bare_client(fleet: Fleet) -> dict[str, float]:
             ["/api/v1/pods", {"labelSelector": NAMES.session_id, "fieldSelector": LIVE_PODS}],
             ["/api/v1/secrets", {"labelSelector": NAMES.selector()}],
         ],
+        "body": body,
         "todo": [
-            [item(runner.namespace, SECRETS, peer_secret(runner, BARE)), body]
-            for runner in world.runners
+            item(runner.namespace, SECRETS, peer_secret(runner, BARE)) for runner in world.runners
         ],
     }
     path = fleet.folder / "bare-client.json"

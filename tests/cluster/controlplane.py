@@ -228,14 +228,21 @@ class ControlPlane:
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=test={peer}",
             "--unsafe-no-fsync",
+            # The default of 2 GiB is full after some writes of 100,000 objects.
+            f"--quota-backend-bytes={8 * 2**30}",
             "--log-level=warn",
         ]
         return Server("etcd", command, log=self._folder / "etcd.log")
 
     @property
+    def etcd_socket(self) -> Path:
+        """Where etcd serves its clients, without TLS and credentials."""
+        return self._folder / "etcd.sock"
+
+    @property
     def etcd_url(self) -> str:
-        """Where etcd serves gRPC, without TLS."""
-        return f"unix://{self._folder}/etcd.sock"
+        """The same for a client of gRPC."""
+        return f"unix://{self.etcd_socket}"
 
     def _start_onfree_port(self) -> None:
         """Start the API server on a free port; on another one if that port was taken since."""
