@@ -304,8 +304,8 @@ LOG_DROPPED = _metric(
 )  # fmt: skip
 LOOP_LAG = _metric(
     "event_loop_lag_seconds", "histogram", "s",
-    "How much later than due a timer of the main event loop ran, measured fifty times a second; a"
-    " callback that blocks the loop, or a core that is not free, makes it late.",
+    "How much later than due a timer of the main event loop ran, measured up to fifty times a"
+    " second; a callback that blocks the loop, or a core that is not free, makes it late.",
     bounds=_SHORT_S,
 )  # fmt: skip
 BUILD = _metric("build_info", "gauge", "1", "Always 1; the version is the label.", "version")

@@ -72,7 +72,7 @@ async def add_copies(world: World, original: Runner, projects: Iterable[str]) ->
     """Create one session for each item of `projects` as `World.add` does; return them.
 
     Args:
-        original: A session that `World.add` made, whose pod and Secret nobody has changed since.
+        original: A session that `World.add` made, whose pod and Secret are unchanged since.
     """
     copies = [_copy(original, project) for project in projects]
     async with Etcd.connect(world.control_plane.etcd_socket) as etcd:

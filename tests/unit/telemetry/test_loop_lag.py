@@ -1,11 +1,12 @@
 """The watchdog of the event loop, on virtual time: a callback that lets time pass blocks it."""
 
 import asyncio
+from itertools import count
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.lab.simulation.virtual_time import VirtualLoop
-from reconciler.telemetry.loop_lag import INTERVAL_S, LoopLag
+from reconciler.telemetry.loop_lag import BUSY_S, IDLE_INTERVAL_S, INTERVAL_S, LoopLag
 from reconciler.telemetry.metrics import LOOP_LAG
 from reconciler.telemetry.registry import MetricsRegistry
 
@@ -20,12 +21,14 @@ def measured(registry: MetricsRegistry) -> dict[str, float]:
     return found
 
 
-def run(stalls_s: list[float]) -> dict[str, float]:
+def run(stalls_s: list[float], *, cpu_s: float = BUSY_S) -> dict[str, float]:
+    """Return what is measured; the loop uses `cpu_s` between two timers."""
     registry = MetricsRegistry()
     loop = VirtualLoop()
 
     async def main() -> None:
-        lag = LoopLag(registry)
+        used_s = count(cpu_s, cpu_s)
+        lag = LoopLag(registry, cpu_s=lambda: next(used_s))
         lag.start()
         for stall_s in stalls_s:
             await asyncio.sleep(10 * INTERVAL_S)
@@ -50,3 +53,10 @@ def test_one_stall_is_one_observation_shorter_by_an_interval_at_most() -> None:
     assert found["count"] - found["0.1"] == 2
     assert found["5.0"] - found["2.5"] == 1
     assert 3.3 - 2 * INTERVAL_S <= found["sum"] <= 3.3
+
+
+def test_an_idle_loop_is_woken_seldom_and_a_stall_of_it_is_seen() -> None:
+    stall_s = 3.0
+    found = run([stall_s], cpu_s=BUSY_S / 2)
+    assert found["count"] <= 20 * INTERVAL_S / IDLE_INTERVAL_S + 2
+    assert stall_s - IDLE_INTERVAL_S <= found["sum"] <= stall_s
