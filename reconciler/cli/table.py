@@ -63,7 +63,7 @@ def draw(
         parts += [Text(), table]
     if hidden := len(fleet.rows) - len(shown):
         later = ", which expire later" if by_expiry else ""
-        parts.append(Text(f"and {hidden} more{later}", style="dim"))
+        parts.append(Text(f"and {hidden:,} more{later}", style="dim"))
     return parts
 
 

@@ -48,7 +48,7 @@ class PodFleet:
 
     def headline(self) -> list[str]:
         """Return the totals, and the next to expire if that is known, as two phrases."""
-        counts = ", ".join(f"{number} {state}" for state, number in self.counts().items())
+        counts = ", ".join(f"{number:,} {state}" for state, number in self.counts().items())
         totals = f"{count(len(self.rows), 'session pod')}: {counts or 'nothing to refresh'}"
         if self.next is None or self.next.expires_s is None:
             return [totals]

@@ -24,6 +24,11 @@ class WriteFence(Protocol):
         ...
 
     @property
+    def has_lapsed(self) -> bool:
+        """True where the Lease as last observed has ended, and no other holder is known."""
+        ...
+
+    @property
     def transitions(self) -> int:
         """Number of leader changes, as the Lease counts them."""
         ...
@@ -69,6 +74,7 @@ class AlwaysOpenFence:
     """The fence of the only replica: always open."""
 
     is_open = True
+    has_lapsed = False
     transitions = 0
     fenced_total = 0
 

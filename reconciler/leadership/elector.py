@@ -446,6 +446,9 @@ class LeaderElector:
         self._observed = observed
         self._log_edited_duration(observed)
         self._fence.holder = self.holder
+        self._fence.ends_at = election_rules.lease_end(
+            observed, token_life_s=config.candidate.token_life_s
+        )
         self._fence.transitions = max(0, observed.transitions)
         self._jitter_s = self._random.uniform(0.0, MAX_JITTER_S)
         if self.holder not in ("", str(config.identity)):

@@ -67,12 +67,12 @@ def of_mounts(pods: Sequence[SecretMounts]) -> list[Finding]:
         f"{pod.namespace}/{pod.pod} (container {', '.join(pod.by_subpath)})"
         for pod in found[:MOST_NAMED]
     )
-    more = f", and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    more = f", and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
     return [
         Finding(
             "cluster",
             "WARN",
-            f"the kubelet never updates the token of {len(found)} of {len(pods)} session pods,"
+            f"the kubelet never updates the token of {len(found):,} of {len(pods):,} session pods,"
             f" which mount the Secret by subPath: {named}{more}",
             "mount the Secret as a directory, without subPath, in the template of session pods",
         )

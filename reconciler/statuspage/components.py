@@ -88,7 +88,7 @@ def _leader(snapshot: StatusSnapshot, replica: str) -> Component:
         changes += f", {count(lease.fenced_total, 'write')} blocked"
     if lease.leading:
         return Component("Leader", clean(replica), f"this replica; {changes}")
-    if not lease.holder:
+    if not lease.leader:
         return Component("Leader", "none", "no replica writes until one acquires the Lease", "bad")
     return Component("Leader", clean(leader_name(lease)), f"this replica is standby; {changes}")
 

@@ -65,7 +65,7 @@ class PageIdentity:
 
 def leader_name(lease: LeaseStatus) -> str:
     """Return the leader's name, which is its pod's, from the holder of the Lease; "" for none."""
-    return re.split("[_/]", lease.holder)[0]
+    return re.split("[_/]", lease.leader)[0]
 
 
 def cluster_name(environ: Mapping[str, str]) -> str:

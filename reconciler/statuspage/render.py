@@ -46,10 +46,13 @@ class Render:
         histogram = distribute(model.rows, ttl_s=life_s, allowance_s=allowed_s)
         wall_s = snapshot.now_s - snapshot.issuer.skew_s
         severity, sentence, alert = headline(snapshot, model.not_ready)
+        place, replica = identity.place(lease.shard), clean(identity.replica)
+        title = (place, f"Runner tokens {__version__}", replica)
         return {
             "version": __version__,
-            "replica": clean(identity.replica),
-            "place": identity.place(lease.shard),
+            "title": " · ".join(filter(None, title)) + ("" if lease.leading else " (standby)"),
+            "replica": replica,
+            "place": place,
             "leading": lease.leading,
             "leader": clean(leader_name(lease)),
             "leader_command": identity.leader_command(lease),

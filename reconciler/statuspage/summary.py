@@ -1,6 +1,7 @@
 """The fleet in one sentence and a few figures, the exposure first (pure)."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,19 @@ WAITED_FOR = ENDPOINTS | {PERMISSIONS: "a missing right"}
 
 SHORT_SURVIVAL = 0.4
 """As a fraction of a token's life, as in the alert TokenReconcilerFleetSurvivalLow."""
+
+BLOCKED = {
+    "not_confirmed": "not confirmed by the platform",
+    "secret_name_taken": "whose Secret's name is taken",
+    "paused": "paused by annotation",
+    "pod_leaving": "whose pod is being deleted",
+}
+"""Why nothing is written for a session, by the plan's reason; the first two want a person's act."""
+
+UNINTENDED = ("not_confirmed", "secret_name_taken")
+
+BLOCKED_SECTION = "sessions-are-blocked"
+"""Of docs/runbooks.md; there is no alert, since a tenant's labels alone make such a session."""
 
 DATE_LENGTH = len("2026-01-01")
 
@@ -77,7 +91,7 @@ def exposure(snapshot: StatusSnapshot) -> Stat:
 
 
 class Headline(NamedTuple):
-    """The fleet's state; `alert` is the one of which the runbook says what to do, or ""."""
+    """The fleet's state; `alert` is the section of the runbook that says what to do, or ""."""
 
     severity: Severity
     sentence: str
@@ -93,14 +107,14 @@ def headline(snapshot: StatusSnapshot, not_ready: str) -> Headline:
     if not_ready:
         return Headline("warn", f"Not ready: {not_ready}.")
     states = fleet.states
-    if not snapshot.lease.leading and not snapshot.lease.holder:
+    down = _down(snapshot)
+    # Without the API server it is not known whether another replica leads.
+    if ENDPOINTS["kube"] not in down and (stopped := _stopped(snapshot)):
         return Headline(
-            "bad", "No replica leads: no token is refreshed.", "TokenReconcilerNoLeader"
+            "bad", f"{stopped.capitalize()}: no token is refreshed.", "TokenReconcilerNoLeader"
         )
-    if expired := states[TokenState.EXPIRED]:
-        return Headline(
-            "bad", f"{_hold(expired)} an expired token.", "TokenReconcilerExposureGrowing"
-        )
+    if expired := _expired(snapshot):
+        return Headline("bad", expired, "TokenReconcilerExposureGrowing")
     if missing := sum(states[state] for state in NOTHING_TO_READ):
         return Headline("bad", f"{_have(missing)} no token to read.")
     if expiring := states[TokenState.EXPIRING]:
@@ -115,11 +129,9 @@ def headline(snapshot: StatusSnapshot, not_ready: str) -> Headline:
         tokens = "No session is refreshed"
     is_short = _is_survival_short(snapshot)
     urgent: Severity = "bad" if is_short else "warn"
-    if down := [ENDPOINTS[each.name] for each in snapshot.breakers if each.down]:
+    if down:
         return Headline(
-            urgent,
-            f"{tokens}, but {listed(down)} {_is(len(down))} unreachable.",
-            "TokenReconcilerEndpointDown",
+            urgent, f"{tokens}, but {_unreachable(down)}.", "TokenReconcilerEndpointDown"
         )
     if refusing := [_refusal(each) for each in snapshot.breakers if each.refuses]:
         return Headline(
@@ -146,6 +158,11 @@ def headline(snapshot: StatusSnapshot, not_ready: str) -> Headline:
         )
     if unknown:
         return Headline("warn", f"{_hold(unknown)} a token with an unknown expiry.")
+    stuck = sum(fleet.blocked.get(reason, 0) for reason in UNINTENDED)
+    if stuck and snapshot.lease.leading:
+        return Headline(
+            "warn", f"{tokens}; nothing is written for {_session(stuck)}.", BLOCKED_SECTION
+        )
     if not fleet.sessions:
         return Headline("good", "There are no sessions.")
     blocked = sum(fleet.blocked.values())
@@ -162,14 +179,52 @@ def details(snapshot: StatusSnapshot, sentence: str) -> tuple[str, ...]:
     Args:
         sentence: That of `headline`, which is not repeated.
     """
-    fleet, found = snapshot.fleet, [_missed(snapshot), _waits(snapshot)]
+    fleet = snapshot.fleet
+    found = [
+        *_causes(snapshot, sentence),
+        _expired(snapshot),
+        _missed(snapshot),
+        _waits(snapshot),
+        _blocked(snapshot),
+    ]
     failing = [each.name for each in snapshot.breakers if each.down or each.refuses]
     if failing or fleet.states[TokenState.EXPIRING] or _is_survival_short(snapshot):
         found.append(_first_expiry(snapshot))
-    if "issuer" in failing and fleet.survival_s and math.isfinite(fleet.survival_s):
-        until = _at(snapshot, fleet.survival_s)
+    lasts_s = 0.0 if _stopped(snapshot) else fleet.survival_s
+    if "issuer" in failing and lasts_s and math.isfinite(lasts_s):
+        until = _at(snapshot, lasts_s)
         found.append(f"With the standby token every pod can have a valid one until {until}.")
     return tuple(each for each in found if each and each != sentence)
+
+
+def _down(snapshot: StatusSnapshot) -> list[str]:
+    return [ENDPOINTS[each.name] for each in snapshot.breakers if each.down]
+
+
+def _unreachable(down: list[str]) -> str:
+    return f"{listed(down)} {_is(len(down))} unreachable"
+
+
+def _causes(snapshot: StatusSnapshot, sentence: str) -> Iterator[str]:
+    """Yield what fails where the headline says what that did to the tokens."""
+    down = _down(snapshot)
+    failing = [_unreachable(down)] if down else []
+    failing += [_refusal(each) for each in snapshot.breakers if each.refuses]
+    for each in failing:
+        if each not in sentence:
+            yield f"{each[0].upper()}{each[1:]}."
+
+
+def _stopped(snapshot: StatusSnapshot) -> str:
+    """Return what keeps every token from being written, as far as is known, or ""."""
+    if any(each.name == "kube" and each.down for each in snapshot.breakers):
+        return f"{ENDPOINTS['kube']} is unreachable"
+    return "" if snapshot.lease.leading or snapshot.lease.leader else "no replica leads"
+
+
+def _expired(snapshot: StatusSnapshot) -> str:
+    number = snapshot.fleet.states[TokenState.EXPIRED]
+    return f"{_hold(number)} an expired token." if number else ""
 
 
 def _missed(snapshot: StatusSnapshot) -> str:
@@ -194,6 +249,13 @@ def _waits(snapshot: StatusSnapshot) -> str:
         if number
     ]
     return f"Waiting: {listed(waiting)}." if waiting else ""
+
+
+def _blocked(snapshot: StatusSnapshot) -> str:
+    """Return for how many sessions nothing is written, and why, or ""; as `_waits`."""
+    blocked = snapshot.fleet.blocked
+    found = [f"{blocked[each]:,} {why}" for each, why in BLOCKED.items() if blocked.get(each)]
+    return f"Blocked: {listed(found)}." if found and snapshot.lease.leading else ""
 
 
 def _first_expiry(snapshot: StatusSnapshot) -> str:
@@ -262,6 +324,8 @@ def filters(snapshot: StatusSnapshot) -> tuple[Filter, ...]:
 def _survival(snapshot: StatusSnapshot) -> Stat:
     seconds = snapshot.fleet.survival_s
     name = "Fleet survival"
+    if stopped := _stopped(snapshot):
+        return Stat(name, "-", f"Nothing is written, the standby token neither: {stopped}.", "bad")
     if seconds is None:
         return Stat(name, "-", "not known yet", "neutral")
     if seconds == float("inf"):

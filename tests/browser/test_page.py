@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from reconciler import __version__
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.status.history import RunRecord
@@ -282,9 +283,26 @@ def test_a_standby_names_the_leader_and_hides_what_it_does_not_know(browser: Bro
         assert len(browser.texts("thead th")) == 2
         assert "Next run" not in browser.text("main").replace("next runs", "")
         assert browser.run("return document.title") == (
-            "east / ambient-code · Runner tokens · replica-0 (standby)"
+            f"east / ambient-code · Runner tokens {__version__} · replica-0 (standby)"
         )
         assert browser.run(CONTRAST)["poor"] == []
+        browser.open("about:blank")
+
+
+def test_the_tab_says_who_leads_after_a_failover_too(browser: Browser) -> None:
+    leading = survey([row(1)])
+    standby = survey([row(1)], lease=LeaseStatus("a/1", False, "replica-1_uid_0a1b2c3d", 3, 0))
+    exhibit = Exhibit(standby)
+    with on_show(exhibit) as url:
+        browser.open(url)
+        browser.wait_live()
+        for fleet, is_standby in ((leading, False), (standby, True)):
+            exhibit.shown = fleet
+            browser.wait(
+                "the failover", lambda shown=is_standby: shown == bool(browser.text(".role"))
+            )  # type: ignore[misc]
+            title = browser.run("return document.title")
+            assert title.endswith("replica-0 (standby)" if is_standby else "replica-0")
         browser.open("about:blank")
 
 

@@ -293,6 +293,7 @@ class StatusCollector:
             fence.transitions,
             fence.fenced_total,
             self._shard,
+            fence.has_lapsed,
         )
         return StatusSnapshot(
             now_s=now_s,

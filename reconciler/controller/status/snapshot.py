@@ -22,8 +22,8 @@ from reconciler.workqueue.items import QueueStats
 
 @dataclass(frozen=True, slots=True)
 class LeaseStatus:
-    """`holder` is the observed leader of the shard, "" for none; `transitions` is its Lease's
-    count."""
+    """`holder` is the observed holder of the shard's Lease, "" for none; `transitions` is its
+    Lease's count. `lapsed` is whether that Lease has ended: a leader that crashed stays in it."""
 
     term: str
     leading: bool
@@ -31,6 +31,12 @@ class LeaseStatus:
     transitions: int
     fenced_total: int
     shard: Shard = ALL_SESSIONS
+    lapsed: bool = False
+
+    @property
+    def leader(self) -> str:
+        """The holder that leads, "" for none."""
+        return "" if self.lapsed else self.holder
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,9 @@ function parse(html) {
 
 function show(wanted) {
   const focused = document.activeElement;
-  morph(document.querySelector("main"), wanted.querySelector("main"));
+  const main = wanted.querySelector("main");
+  document.title = main.dataset.title; // a failover changes it
+  morph(document.querySelector("main"), main);
   if (focused !== document.activeElement && focused?.isConnected) {
     focused.focus({ preventScroll: true });
   }

@@ -282,9 +282,10 @@ def test_no_token_is_in_a_snapshot() -> None:
 def test_the_lease_is_read_from_the_fence() -> None:
     async def scenario(world: World) -> None:
         fence = world.fence
-        fence.is_open, fence.transitions, fence.fenced_total = False, 3, 7
+        fence.is_open, fence.has_lapsed, fence.transitions, fence.fenced_total = False, True, 3, 7
         survey = await world.controller.status_collector.snapshot()
-        assert survey.lease == LeaseStatus("replica-0/1", False, "replica-0", 3, 7)
+        assert survey.lease == LeaseStatus("replica-0/1", False, "replica-0", 3, 7, lapsed=True)
+        assert survey.lease.leader == ""
 
     simulate(scenario)
 

@@ -199,6 +199,7 @@ class SwitchFence:
     def __init__(self) -> None:
         self.term = "replica-0/1"
         self.holder = "replica-0"
+        self.has_lapsed = False
         self.transitions = 0
         self.fenced_total = 0
         self.is_open = True

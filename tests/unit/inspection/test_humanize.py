@@ -78,7 +78,7 @@ def test_no_text_moves_the_cursor_or_grows(text: str) -> None:
 
 
 def test_counts_and_lists_read_as_english() -> None:
-    assert [count(1, "pod"), count(2, "pod")] == ["1 pod", "2 pods"]
+    assert [count(n, "pod") for n in (1, 2, 10_000)] == ["1 pod", "2 pods", "10,000 pods"]
     assert [listed([]), listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == [
         "",
         "a",

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from reconciler.clock import Instant
-from reconciler.errors import ServerError, TransportError
+from reconciler.errors import Forbidden, ServerError, TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.leadership.elector import (
     MAX_HEARTBEAT_AGE_S,
@@ -75,6 +75,22 @@ async def test_a_follower_tries_at_the_end_of_a_failed_leaders_lease(bench: Benc
     assert claimed_s <= tried_s <= claimed_s + MAX_JITTER_S + 0.001
     assert bench.spec["leaseTransitions"] == 1
     assert follower.fence.term == "replica-1/1-n1"
+
+
+@on_virtual_time
+async def test_a_follower_that_may_not_take_over_knows_that_the_lease_has_ended(
+    bench: Bench,
+) -> None:
+    leader, follower = await bench.start_pair()
+    follower.faults.rule = lambda verb, _: (
+        InjectedFault(Forbidden("no", status=403)) if verb == "patch" else None
+    )
+    await bench.watch_over(2 * LEASE_S)
+    assert not follower.fence.has_lapsed
+    await leader.kill()
+    await bench.watch_over(2 * LEASE_S)
+    assert follower.fence.holder == str(leader.me)
+    assert follower.fence.has_lapsed
 
 
 @on_virtual_time

@@ -1,6 +1,8 @@
 """The fleet in one sentence, the worst first, and the exposure as an estimate."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,18 @@ from reconciler.controller.status.exposure import Exposed
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import BreakerStats
+from reconciler.statuspage import summary
 from reconciler.statuspage.components import Component, components, role
 from reconciler.statuspage.summary import details, exposure, filters, headline, stats
+from reconciler.statuspage.texts import BLOCKS
 from tests.exhibit import queue, row, survey, watch
 
+RUNBOOKS = Path(__file__).parents[3] / "docs" / "runbooks.md"
+
 STANDBY = LeaseStatus("a/1", False, "replica-1_uid_nonce", 1, 0)
+
+
+LAPSED = replace(STANDBY, lapsed=True)
 
 
 @pytest.mark.parametrize(
@@ -32,10 +41,28 @@ STANDBY = LeaseStatus("a/1", False, "replica-1_uid_nonce", 1, 0)
             "The session holds a valid token; 1 session blocked.",
         ),
         (
-            [row(1, -1.0, block_reason="not_confirmed")],
+            [row(1, -1.0, block_reason="paused")],
             {},
             "good",
             "No session is to be refreshed; 1",
+        ),
+        (
+            [row(1, -1.0, block_reason="not_confirmed")],
+            {},
+            "warn",
+            "No session is refreshed; nothing is written for 1 session.",
+        ),
+        (
+            [row(1), row(2, block_reason="secret_name_taken"), row(3, block_reason="paused")],
+            {},
+            "warn",
+            "Every token is valid; nothing is written for 1 session.",
+        ),
+        (
+            [row(1), row(2, block_reason="not_confirmed")],
+            {"lease": STANDBY},
+            "good",
+            "The session holds a valid token; 1 session blocked.",
         ),
         ([row(1), row(2, -1.0)], {}, "bad", "1 session holds an expired token."),
         ([row(1, 5.0), row(2, -1.0), row(3, -1.0)], {}, "bad", "2 sessions hold an expired token."),
@@ -90,6 +117,18 @@ STANDBY = LeaseStatus("a/1", False, "replica-1_uid_nonce", 1, 0)
             {"lease": LeaseStatus("a/1", False, "", 1, 0)},
             "bad",
             "No replica leads: no token is refreshed.",
+        ),
+        (
+            [row(1)],
+            {"lease": LAPSED},
+            "bad",
+            "No replica leads: no token is refreshed.",
+        ),
+        (
+            [row(1)],
+            {"lease": LAPSED, "down": "kube"},
+            "warn",
+            "Every token is valid, but the API server is unreachable.",
         ),
         ([row(1, failures=2)], {"lease": STANDBY}, "good", "The session holds a valid token."),
     ],
@@ -257,6 +296,7 @@ def test_all_is_well_with_what_it_depends_on() -> None:
         ("Leader", {"lease": LeaseStatus("a/1", False, "b_uid_nonce", 1, 0)}, "b", "good"),
         ("Leader", {"lease": LeaseStatus("a/1", False, "b/0-nonce", 1, 0)}, "b", "good"),
         ("Leader", {"lease": LeaseStatus("a/1", False, "", 1, 0)}, "none", "bad"),
+        ("Leader", {"lease": LAPSED}, "none", "bad"),
         ("Watches", {"watches": (watch("pods", synced=False),)}, "not synced", "bad"),
         ("Watches", {"watches": (watch("pods", silent_s=200),)}, "silent", "warn"),
         ("Issuer", {"down": "issuer"}, "unreachable for 12s", "bad"),
@@ -306,6 +346,7 @@ def test_a_fault_says_who_missed_what_who_waits_and_when_the_first_token_expires
     )
 
     assert details(shown, headline(shown, "")[1]) == (
+        "The issuer is unreachable.",
         "3 sessions have missed the deadline of a refresh.",
         "Waiting: 4 sessions for the issuer and 1 session for a missing right.",
         "The next token expires at 00:00:05 UTC, in 5s: team-2/2Ab00009.",
@@ -313,10 +354,60 @@ def test_a_fault_says_who_missed_what_who_waits_and_when_the_first_token_expires
     )
 
 
+def test_what_is_blocked_has_its_reasons_and_a_section_of_the_runbook() -> None:
+    reasons = ("paused", "not_confirmed", "not_confirmed", "pod_leaving")
+    shown = survey([row(n, block_reason=reason) for n, reason in enumerate(reasons)])
+
+    found = headline(shown, "")
+
+    assert details(shown, found.sentence) == (
+        "Blocked: 2 not confirmed by the platform, 1 paused by annotation and 1 whose pod is being"
+        " deleted.",
+    )
+    headings = re.findall(r"^#+ (.+)$", RUNBOOKS.read_text(), re.MULTILINE)
+    assert found.alert in {heading.lower().replace(" ", "-") for heading in headings}
+    assert details(replace(shown, lease=STANDBY), "") == ()
+    assert summary.BLOCKED.keys() == BLOCKS.keys()
+
+
 def test_a_healthy_fleet_has_no_details_and_no_sentence_is_said_twice() -> None:
     assert details(survey([row(1)]), "") == ()
     late = survey([row(1, state=TokenState.OVERDUE)])
     assert details(late, headline(late, "")[1]) == ()
+
+
+def test_the_cause_is_said_where_the_headline_has_what_it_did() -> None:
+    refusing = BreakerStats("platform", False, 0.0, 0, "answered 401", refuses=True)
+    shown = survey([row(1, -1.0), row(2)], down="kube")
+    shown = replace(shown, breakers=(*shown.breakers[:1], refusing))
+
+    found = headline(shown, "")
+
+    assert found.sentence == "1 session holds an expired token."
+    assert details(shown, found.sentence)[:2] == (
+        "The API server is unreachable.",
+        "The platform rejects our credentials.",
+    )
+
+
+def test_expired_tokens_are_said_though_no_replica_leads() -> None:
+    shown = survey([row(1, -1.0)], lease=LAPSED)
+
+    assert details(shown, headline(shown, "").sentence) == ("1 session holds an expired token.",)
+
+
+@pytest.mark.parametrize("more", [{"lease": LAPSED}, {"down": "kube"}])
+def test_no_survival_is_promised_where_nothing_is_written(more: dict[str, Any]) -> None:
+    figure = stats(survey([row(1, 5.0)], **more))[0]
+
+    assert (figure.value, figure.severity) == ("-", "bad")
+    assert "until" not in figure.note
+    breakers = tuple(
+        BreakerStats(name, True, 12.0, 1, "mute") for name in ("kube", "platform", "issuer")
+    )
+    assert not any(
+        "standby token" in each for each in details(survey([row(1)], breakers=breakers), "")
+    )
 
 
 def test_an_expiry_on_another_day_has_its_date() -> None:
