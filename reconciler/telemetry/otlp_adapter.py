@@ -14,11 +14,14 @@ from typing import Any
 
 import aiohttp
 import requests
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from yarl import URL
 
 from reconciler.errors import SettingsError
+from reconciler.humanize import count
 from reconciler.net.client_pool import ClientPool
 from reconciler.net.client_session import BIG_HEADERS, Peer, describe_error, read_body
 
@@ -96,6 +99,9 @@ class BoundedAdapter(BaseAdapter):
             self.problem = f"the collector answered {response.status_code}"
             if response.status_code < 400 or not self._can_wait(response):
                 raise NotDeliveredError(self.problem)
+        elif problem := _rejection(response):
+            self.problem = problem
+            raise NotDeliveredError(problem)
         return response
 
     def close(self) -> None:
@@ -132,6 +138,25 @@ class BoundedAdapter(BaseAdapter):
         except ValueError:
             return False  # a date, which would need the wall clock
         return self._monotonic() + wait_s < self._end_at
+
+
+def _rejection(response: requests.Response) -> str:
+    """Return how an answer of 2xx says that spans did not arrive, "" if it does not.
+
+    Source: OpenTelemetry protocol, "Partial Success": such a request must not be sent again. A web
+    page comes from a proxy that asks for a login. Any other body is not looked at.
+    """
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind == "text/html":
+        return "a web page answered, not a collector"
+    if kind != "application/x-protobuf":
+        return ""
+    try:
+        answer = ExportTraceServiceResponse.FromString(response.content)
+    except DecodeError:
+        return ""
+    rejected = answer.partial_success.rejected_spans
+    return f"the collector rejected {count(rejected, 'span')}" if rejected else ""
 
 
 class TooLongError(aiohttp.ClientError):

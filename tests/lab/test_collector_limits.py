@@ -11,6 +11,10 @@ from typing import ClassVar
 
 import pytest
 import requests
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 from structlog.testing import capture_logs
 
 from reconciler.app import telemetry
@@ -29,6 +33,19 @@ from tests.lab.scripted_server import Scripted, Turn, answer, scripted
 LIMIT_S = 20.0
 
 OK = b"HTTP/1.1 200 OK\r\n"
+
+PROTOBUF, LOGIN = (
+    "Content-Type: application/x-protobuf\r\n",
+    "Content-Type: text/html; charset=a\r\n",
+)
+
+REJECTED, WARNED = (
+    ExportTraceServiceResponse(
+        partial_success=ExportTracePartialSuccess(rejected_spans=number, error_message="no room")
+    ).SerializeToString()
+    for number in (1, 0)
+)
+"""Of one span one is rejected; and nothing is, which is a warning."""
 
 
 def endless(head: bytes, piece: bytes, *, pause_s: float = 0.0, sent: list[int]) -> Turn:
@@ -149,8 +166,27 @@ async def test_headers_without_end_are_read_to_their_bound(
             False,
             "the collector answered 429",
         ),
+        ([answer(200, b"", headers=PROTOBUF)], True, ""),
+        ([answer(200, b"\xff no message", headers=PROTOBUF)], True, ""),
+        ([answer(200, WARNED, headers=PROTOBUF)], True, ""),
+        ([answer(200, REJECTED, headers=PROTOBUF)], False, "the collector rejected 1 span"),
+        ([answer(200, headers=LOGIN)], False, "a web page answered, not a collector"),
     ],
-    ids=["200", "202 at the bound", "above the bound", "302", "304", "401", "503 once", "429"],
+    ids=[
+        "200",
+        "202 at the bound",
+        "above the bound",
+        "302",
+        "304",
+        "401",
+        "503 once",
+        "429",
+        "empty message",
+        "no message",
+        "warning",
+        "rejected",
+        "login page",
+    ],
 )
 async def test_only_a_whole_answer_of_2xx_is_sent(
     turns: list[Turn], delivers: bool, problem: str, monkeypatch: pytest.MonkeyPatch
