@@ -136,7 +136,10 @@ class _Run:
                     self.gave_up = True
         if self.gave_up:
             name = _short(_key(target))
-            raise PlatformUnavailable(f"{name}: not asked for, the platform is unreachable")
+            raise PlatformUnavailable(
+                f"{name}: not asked for, the platform is unreachable, the last error was:"
+                f" {breaker.last_error}"
+            )
 
     async def result(self, targets: list[str | None]) -> RunningSessions:
         completed = {

@@ -76,7 +76,10 @@ class Reconciler:
                 return self._requeue(key, plan)
             run.reason = plan.reason
             if self._kube_breaker.is_open:
-                raise errors.TransportError("the API server is unreachable")
+                last = self._kube_breaker.last_error
+                raise errors.TransportError(
+                    f"the API server is unreachable, the last error was: {last}"
+                )
             until_at = self._actions.paused_until(key, state, plan)
             if until_at is not None:
                 run.outcome = "conflict_backoff"

@@ -90,7 +90,8 @@ class SessionLookup:
             PlatformError: No definite answer; what was known stays.
         """
         if self.is_down:
-            raise PlatformUnavailable("the platform is unreachable")
+            last = self._platform.breaker.last_error
+            raise PlatformUnavailable(f"the platform is unreachable, the last error was: {last}")
         if (
             self._platform.breaker.refuses
         ):  # the probe finds the end of the refusal, not each session

@@ -21,7 +21,7 @@ from reconciler.controller.controller import Controller
 from reconciler.controller.ports import IssuerPort
 from reconciler.controller.status.collector import StatusCollector
 from reconciler.controller.status.run_traces import RunTraces
-from reconciler.errors import Invalid, ServerError
+from reconciler.errors import Invalid, ServerError, TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.telemetry.log_setup import add_trace_id
 from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler
@@ -226,6 +226,24 @@ def test_an_outage_is_one_trace_a_minute_with_each_session_once() -> None:
             assert len(subjects) <= found["token_reconciler.failed_sessions"]
         counts = [root.attributes["token_reconciler.failed_runs"] for root in roots]
         assert sum(map(int, counts)) == sum(world.controller.stats.failures.values())
+
+    simulate(scenario)
+
+
+def test_an_outage_of_the_api_server_says_why() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        watched = await watch(world, ratio=0.0)
+        async with running(world):
+            await settled(world)
+            world.faults.rule = lambda *_: InjectedFault(TransportError("no route to it"))
+            world.faults.drop_watches()
+            await asyncio.sleep(600)
+        roots = watched.named("endpoint_failures")
+        assert roots
+        assert {root.message for root in roots} == {
+            "the API server is unreachable, the last error was: no route to it"
+        }
 
     simulate(scenario)
 
