@@ -17,18 +17,26 @@ def _complete(kind: str) -> Callable[..., list[str]]:
     return complete
 
 
+def short_value(text: str) -> str:
+    """Return the value of an option that kubectl takes as `-o json`, `-ojson` and `-o=json`."""
+    return text.removeprefix("=")
+
+
 Namespace = Annotated[
     str,
     typer.Option(
         "--namespace", "-n", metavar="NS", help="Namespace; default: the context's.",
-        autocompletion=_complete("namespace"),
+        callback=short_value, autocompletion=_complete("namespace"),
     ),
 ]  # fmt: skip
 Everywhere = Annotated[
     bool, typer.Option("--all-namespaces", "-A", help="In all namespaces, also for a name.")
 ]
 Selector = Annotated[
-    str, typer.Option("--selector", "-l", metavar="SEL", help="Label selector of pods.")
+    str,
+    typer.Option(
+        "--selector", "-l", metavar="SEL", help="Label selector of pods.", callback=short_value
+    ),
 ]
 Context = Annotated[
     str,
@@ -43,14 +51,14 @@ Output = Annotated[
     str,
     typer.Option(
         "--output", "-o", metavar="table|yaml|json|jsonpath=TEMPLATE", help="Output format.",
-        autocompletion=_complete("output"),
+        callback=short_value, autocompletion=_complete("output"),
     ),
 ]  # fmt: skip
 FleetFormat = Annotated[
     str,
     typer.Option(
         "--output", "-o", metavar="table|wide|yaml|json|name|jsonpath=TEMPLATE",
-        help="Output format.", autocompletion=_complete("fleet_output"),
+        help="Output format.", callback=short_value, autocompletion=_complete("fleet_output"),
     ),
 ]  # fmt: skip
 SortBy = Annotated[

@@ -18,9 +18,9 @@ from reconciler.cli.exit_codes import EXIT_SETTINGS, CommandError
 
 _TEXT = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _FIELD = r"\.[A-Za-z_][\w-]*"
-_VALUE = rf"{_TEXT}|-?\d+(?:\.\d+)?|true|false"
+_VALUE = rf"{_TEXT}|-?[0-9]+(?:\.[0-9]+)?|true|false"
 _STEP = re.compile(
-    rf"({_FIELD})|\['([^']+)'\]|\[(-?\d+|\*)\]"
+    rf"({_FIELD})|\['([^']+)'\]|\[(-?[0-9]{{1,9}}|\*)\]"
     rf"|\[\?\(\s*@((?:{_FIELD})+)\s*(?:(==|!=|<=|>=|<|>)\s*({_VALUE})\s*)?\)\]"
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -50,6 +50,8 @@ class Template:
 
 def parse(template: str) -> Template:
     """Read a template; raises `CommandError` for what is wrong or not supported."""
+    if not template:
+        raise _refused(template, "a template is missing")
     stack: list[Template] = [Template()]
     at = 0
     while at < len(template):
@@ -119,13 +121,19 @@ def _step(found: re.Match[str]) -> Step:
     path = [_field(part) for part in left.split(".")[1:]]
     if not compare:
         return lambda value: (each for each in _elements(value) if [*_select(path, each)])
-    wanted = _unquoted(right) if right[0] in "'\"" else json.loads(right)
+    wanted = _literal(right)
     return lambda value: (
         each
         for each in _elements(value)
         for found in [*_select(path, each)][:1]
         if _holds(found, compare, wanted)
     )
+
+
+def _literal(text: str) -> str | float | bool:
+    if text[0] in "'\"":
+        return _unquoted(text)
+    return text == "true" if text in ("true", "false") else float(text)
 
 
 def _select(path: Path, value: Any) -> list[Any]:
@@ -163,7 +171,7 @@ def _holds(value: Any, compare: str, wanted: Any) -> bool:
     if type(value) is not type(wanted) and not (is_number and not isinstance(wanted, bool)):
         if value is None:
             return compare == "!="
-        raise _refused(f"{compare}{json.dumps(wanted)}", f"the value is {json.dumps(value)}")
+        raise _refused(f"{compare}{_text(wanted)}", f"the value is {json.dumps(value)}")
     return _COMPARE[compare](value, wanted)
 
 

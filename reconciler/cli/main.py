@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from reconciler import __version__
-from reconciler.cli.commands import Context, Kubeconfig, add_commands
+from reconciler.cli.commands import Context, Kubeconfig, add_commands, short_value
 from reconciler.cli.exit_codes import EXIT_OUTPUT, EXIT_PIPE, EXIT_SETTINGS, CommandError
 from reconciler.errors import SettingsError
 
@@ -70,7 +70,10 @@ def run() -> None:
 @app.command()
 def check(
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="text|json", help="Output format.")
+        str,
+        typer.Option(
+            "-o", "--output", metavar="text|json", help="Output format.", callback=short_value
+        ),
     ] = "text",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
@@ -87,7 +90,10 @@ def check(
 @app.command()
 def settings(
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="table|json", help="Output format.")
+        str,
+        typer.Option(
+            "-o", "--output", metavar="table|json", help="Output format.", callback=short_value
+        ),
     ] = "table",
 ) -> None:
     """Print the effective settings and where each comes from.

@@ -9,6 +9,7 @@ from reconciler.cli.cluster import Cluster, in_namespace
 from reconciler.cli.exit_codes import EXIT_NOT_FOUND, EXIT_SETTINGS, CommandError
 from reconciler.cli.output import print_err
 from reconciler.controller.state.session_state import newest_live_pod
+from reconciler.humanize import clean
 from reconciler.kube.api import ObjectMeta
 
 _TYPES = ("pod", "pods", "po")
@@ -42,7 +43,13 @@ class PodSelection:
     all: bool = False
 
     def scope(self, default: str) -> str | None:
-        """Return the namespace to list in; None = all of them."""
+        """Return the namespace to list in; None = all of them.
+
+        Raises:
+            CommandError: `-n` is no name: a slash in it would be part of the request's path.
+        """
+        if self.namespace and not _NAME.fullmatch(self.namespace):
+            raise CommandError(f"-n {clean(self.namespace)!r}: no namespace's name", EXIT_SETTINGS)
         return None if self.everywhere else self.namespace or default
 
 
@@ -63,7 +70,9 @@ def parse_target(text: str, selection: PodSelection, *, default: str) -> PodRef:
             raise CommandError(problem, EXIT_SETTINGS)
         namespace = first
     if not _NAME.fullmatch(name) or not (namespace is None or _NAME.fullmatch(namespace)):
-        raise CommandError(f"{text!r} is no pod's name: use POD or NAMESPACE/POD", EXIT_SETTINGS)
+        raise CommandError(
+            f"{clean(text)!r} is no pod's name: use POD or NAMESPACE/POD", EXIT_SETTINGS
+        )
     return PodRef(namespace, name)
 
 

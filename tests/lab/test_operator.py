@@ -144,6 +144,15 @@ async def test_wide_has_more_columns_and_yaml_is_what_json_is(lab: Lab) -> None:
     assert (described["pod"], described["state"]) == (one.pod, "ok")
 
 
+@pytest.mark.parametrize("form", ["{0} {1}", "{0}{1}", "{0}={1}"])
+async def test_a_short_option_takes_its_value_in_each_form_of_kubectl(lab: Lab, form: str) -> None:
+    one = lab.add("2AbOne", namespace="team-b")
+    options = {"-o": "name", "-n": "team-b", "-l": f"{NAMES.session_id}=2AbOne"}
+    words = [form.format(name, value) for name, value in options.items()]
+    ended = await lab.run("status", *" ".join(words).split())
+    assert (ended.code, ended.stdout) == (0, f"pod/{one.pod}\n")
+
+
 async def test_a_jsonpath_template_gives_single_values(lab: Lab) -> None:
     one, other = lab.add("2AbOne"), lab.add("2AbOther", secret=False)
     template = '{range .sessions[?(@.state!="ok")]}{.namespace}/{.pod}{"\\n"}{end}'
@@ -263,6 +272,7 @@ async def test_a_pod_may_be_named_in_every_usual_way(lab: Lab, words: str) -> No
         (["status", "x", "-l", "a=b"], 2, "name pods, or use -l: not both"),
         (["status", "--context", "nope"], 2, "it has no context 'nope'; there is: lab"),
         (["status", "--kubeconfig", "/nowhere/x"], 2, "KUBECONFIG /nowhere/x: no such file"),
+        (["status", "-n", "team-a/pods"], 2, "-n 'team-a/pods': no namespace's name"),
         (["refresh"], 2, "name pods, or use -l, or use --all: exactly one of these"),
         (["refresh", "x", "--all"], 2, "one of these"),
         (["refresh", "x", "-A"], 6, "no pod or session x in any namespace"),

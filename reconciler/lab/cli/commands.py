@@ -42,7 +42,9 @@ def add_commands(app: typer.Typer) -> None:
 
 
 Sessions = Annotated[int, typer.Option(min=1, max=10_000, help="Sessions at the start.")]
-TokenTtl = Annotated[float, typer.Option(min=5, metavar="S", help="Life of a token, seconds.")]
+TokenTtl = Annotated[
+    float, typer.Option(min=5, max=31_536_000, metavar="S", help="Life of a token, seconds.")
+]
 Delay = Annotated[
     str, typer.Option(metavar="A-B", help="Seconds from a Secret's change to the runner's file.")
 ]

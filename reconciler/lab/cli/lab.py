@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 
+from reconciler.humanize import count
 from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.telemetry.log_setup import configure_logs
 
@@ -30,7 +31,8 @@ async def _run(cluster: LabCluster, sessions: int) -> None:
         cluster.populate(sessions)
         environment = cluster.environment()
         lines = [
-            f"# {sessions} sessions run here until Ctrl-C; their tokens live {cluster.ttl_s:g} s.",
+            f"# Here until Ctrl-C: {count(sessions, 'running session')};"
+            f" their tokens live {cluster.ttl_s:g} s.",
             "# In another terminal, for `reconciler run`, the other commands, and kubectl:",
             *(f"export {name}={shlex.quote(text)}" for name, text in environment.items()),
             "# With an administrator's rights, instead of the controller's above:",

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from reconciler.clock import Instant
+from reconciler.humanize import count
 from reconciler.lab.chaos.actions import ChaosActions
 from reconciler.lab.chaos.schedule import ScheduledFault
 from reconciler.lab.cluster.cluster import LabCluster
@@ -73,7 +74,7 @@ class Demo:
         self._say("starting the API server, the issuer, the platform, the kubelet")
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(cluster)
-            self._say(f"creating {plan.sessions} sessions")
+            self._say(f"creating {count(plan.sessions, 'session')}")
             cluster.populate(plan.sessions)
             self._say(f"starting {plan.replicas} x reconciler run")
             environment = cluster.environment() | {"LOG_LEVEL": plan.log_level}

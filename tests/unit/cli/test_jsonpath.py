@@ -72,7 +72,13 @@ def test_each_template_prints_what_kubectl_prints(tmp_path: Path) -> None:
 
 
 def test_numbers_of_both_kinds_and_no_value_can_be_compared() -> None:
-    for filter_, pods in (("left<60", "a b"), ("left>=12.5", "a c"), ("by!='x'", "a")):
+    for filter_, pods in (
+        ("left<60", "a b"),
+        ("left>=12.5", "a c"),
+        ("left<007", "b"),
+        (f"left<{'9' * 5000}", "a b c"),
+        ("by!='x'", "a"),
+    ):
         assert render(parse(f"{{.sessions[?(@.{filter_})].pod}}"), DOCUMENT) == pods
 
 
@@ -88,6 +94,7 @@ def test_text_of_others_cannot_control_the_terminal() -> None:
         ("{.sessions", "'{.sessions': there is no } to this {"),
         ("{end}", "there is no {range} before it"),
         ("{range .sessions[*]}{.pod}", "a {range} has no {end}"),
+        ("", "a template is missing"),
         ("{}", "a path is missing"),
         ("{.}", "'.': not supported here"),
         ("{sessions}", "'sessions': not supported here"),
@@ -95,6 +102,7 @@ def test_text_of_others_cannot_control_the_terminal() -> None:
         ("{.sessions[0:2]}", "'[0:2]': not supported here"),
         ("{.sessions[0,1]}", "'[0,1]': not supported here"),
         ("{.sessions[3]}", "'[3]': the list has 3 elements"),
+        (f"{{.sessions[{'9' * 5000}]}}", "not supported here"),
         ("{.summary[0]}", "'[0]': the value is no list"),
         ("{.summary[*]}", "'[*]': the fields of an object have no order"),
         ("{.sessions[?(@.state==1)]}", "'==1': the value is \"ok\""),
