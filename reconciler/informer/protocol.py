@@ -56,6 +56,11 @@ may have 128 MB of annotations. Two answers of this size are as much as all othe
 PAGE_LEAST = 10
 """Fewest items a page: an object has 1.5 MB at most (etcd's limit on a request)."""
 
+FEWER_ITEMS = 4
+"""A page without a whole answer is asked for again with a quarter of its items: where small objects
+come before large ones, the estimate asks for a page that takes too long or has too many bytes.
+"""
+
 WATCH_S = (240.0, 300.0)
 """Range for the length of a watch. Jittered, so that a fleet's watches do not end together; under
 the 5 min after which load balancers and proxies drop flows."""
@@ -434,6 +439,8 @@ class ListWatchProtocol:
                 return ()
             listing.continue_token = ""
         listing.is_mixed |= bool(listing.continue_token) and self._shows_restart(error)
+        if isinstance(error, TransportError):
+            self._limit = max(PAGE_LEAST, self._limit // FEWER_ITEMS)
         if listing.check:
             self._check.failed(now_at)
         if listing.check or not listing.continue_token or not _is_transient(error):

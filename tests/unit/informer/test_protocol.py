@@ -41,6 +41,7 @@ from reconciler.informer.protocol import (
     ListWatchProtocol,
 )
 from reconciler.kube.api import Event, ObjectMeta
+from reconciler.kube.requests import MAX_LIST_BYTES
 from tests.unit.informer.objects import added, bookmark, event, meta, page, skipped
 
 FIRST = ListRequest("", 500, "")
@@ -108,7 +109,7 @@ class TestLists:
         machine.page(page(10, meta("a"), continue_token="t"), Instant(0))
         machine.request(Instant(0))
         machine.failed(TransportError("reset"), Instant(0))
-        assert next_request(machine) == (0.8, ListRequest("", 500, "t"))
+        assert next_request(machine) == (0.8, ListRequest("", 125, "t"))
 
     def test_a_relist_is_consistent_and_paged(self) -> None:
         machine = watching()
@@ -166,7 +167,30 @@ class TestLists:
             else:
                 machine.failed(error, Instant(1000.0 * number))
         assert len(seen) > 10
-        assert {(each.version, each.limit) for each in seen} == {("", PAGE_LIMIT)}
+        assert {each.version for each in seen} == {""}
+        assert all(PAGE_LEAST <= each.limit <= PAGE_LIMIT for each in seen)
+
+    def test_a_list_ends_where_large_objects_come_after_small_ones(self) -> None:
+        sizes = [2_000] * 600 + [300_000] * 600
+        machine, taken, failures = ListWatchProtocol(lowest), 0, 0
+        while isinstance(request := next_request(machine)[1], ListRequest):
+            of_page = sizes[taken : taken + request.limit]
+            if sum(of_page) > MAX_LIST_BYTES:
+                machine.failed(TransportError("the answer is too long"), Instant(0))
+                failures += 1
+                assert failures <= 3
+                continue
+            taken += len(of_page)
+            items = [meta(f"a{number}") for number in range(taken)][-len(of_page) :]
+            answer = page(10, *items, continue_token="t" if taken < len(sizes) else "")
+            machine.page(msgspec.structs.replace(answer, length=sum(of_page)), Instant(0))
+        assert (taken, failures > 0) == (len(sizes), True)
+
+    def test_a_refused_page_is_not_smaller(self) -> None:
+        machine = ListWatchProtocol(lowest)
+        machine.request(Instant(0))
+        machine.failed(TooManyRequests("429", status=429), Instant(0))
+        assert next_request(machine)[1] == FIRST
 
     def test_a_newest_list_that_is_refused_too_backs_off(self) -> None:
         machine = ListWatchProtocol(lowest)
@@ -193,7 +217,8 @@ class TestLists:
         waits = []
         for _ in range(7):
             wait_s, request = next_request(machine)
-            assert request == FIRST
+            assert isinstance(request, ListRequest)
+            assert request.continue_token == ""
             waits.append(wait_s)
             machine.failed(error, Instant(0))
         assert waits == [0.0, 0.8, 1.6, 3.2, 6.4, 8.0, 8.0]
@@ -204,7 +229,7 @@ class TestLists:
         machine.interrupted()
         assert next_request(machine, Instant(5)) == (0.0, FIRST)
         machine.failed(TransportError("reset"), Instant(5))
-        assert next_request(machine, Instant(5)) == (0.8, FIRST)
+        assert next_request(machine, Instant(5)) == (0.8, ListRequest("", 125, ""))
         machine.page(page(20), Instant(6))
         assert next_request(machine, Instant(6)) == (0.0, WatchRequest("20", 240))
 
@@ -693,7 +718,7 @@ class TestRestarts:
         machine.page(page(10, meta("a"), continue_token="t"), Instant(0))
         machine.request(Instant(0))
         machine.failed(REFUSED, Instant(0))
-        assert machine.request(Instant(1)) == ListRequest("", 500, "t")
+        assert machine.request(Instant(1)) == ListRequest("", 125, "t")
         machine.page(page(10, meta("b")), Instant(1))
         assert machine.request(Instant(1)) == WatchRequest("10", int(RESTARTED_S[0]))
         machine.opened(Instant(1))
