@@ -205,6 +205,16 @@ def _load_bundle(tls: ssl.SSLContext, bundle: Path) -> str:
     return ""
 
 
+def unusable_bundles() -> dict[Path, str]:
+    """Return the bundles of the system's CAs and the added ones that cannot be used, with why."""
+    found = {
+        bundle: _load_bundle(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), bundle)
+        for bundle in _bundles()
+        if bundle.is_file()
+    }
+    return {bundle: problem for bundle, problem in found.items() if problem}
+
+
 def _no_password() -> bytes:
     """Refuse an encrypted key; OpenSSL would wait for a pass phrase from the terminal."""
     raise ValueError("a key with a pass phrase cannot be used")

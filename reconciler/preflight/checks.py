@@ -25,7 +25,7 @@ from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.naming import is_namespace
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.net.client_session import open_session, shown_url
+from reconciler.net.client_session import open_session, shown_url, unusable_bundles
 from reconciler.platform.client import PlatformClient
 from reconciler.platform.models import project_namespace
 from reconciler.preflight import findings
@@ -82,6 +82,7 @@ async def run_checks(
         _settings(settings),
         *misspelled(),
         *_telemetry(),
+        *_bundles(),
         *cluster,
         *issuer,
         *_clocks(issuer_time),
@@ -118,6 +119,19 @@ def _telemetry() -> list[Finding]:
             "correct or unset it; tokens are refreshed without it",
         )
         for each in read_otlp(os.environ).unserved
+    ]
+
+
+def _bundles() -> list[Finding]:
+    """Return a warning for each CA bundle that is there and cannot be used."""
+    return [
+        Finding(
+            "settings",
+            "WARN",
+            f"{bundle} is not used: {problem}",
+            "put certificates in PEM into it, whole and not indented",
+        )
+        for bundle, problem in unusable_bundles().items()
     ]
 
 

@@ -455,6 +455,27 @@ class TestServer:
         gone = helm("status", "blue", place, kubeconfig=kubeconfig)
         assert "not found" in gone.stderr
 
+    async def test_upgrades_as_the_guide_says_what_somebody_changed_by_kubectl(
+        self, release: Helm, kubeconfig: Path, admin: Admin, namespace: str
+    ) -> None:
+        place = f"--namespace={namespace}"
+        release("install", "green", str(CHART), place)
+        target = ("deployment/green-token-reconciler", f"--namespace={namespace}")
+        changed = kubectl("set", "image", *target, "reconciler=other:1", kubeconfig=kubeconfig)
+        assert changed.returncode == 0, changed.stderr
+        upgrade = ("upgrade", "green", str(CHART), place, "--set=image.tag=0.1.1")
+        guide = (MANIFESTS.parent / "docs/upgrade.md").read_text()
+        flag = "--force-conflicts"
+        assert f"Repeat the command once with `{flag}`" in guide
+        refused = helm(*upgrade, kubeconfig=kubeconfig)
+        assert "Apply failed with 1 conflict: conflict with" in refused.stderr
+        release(*upgrade, flag)
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/green-token-reconciler"
+        image = pod([await admin.expect("GET", path)])["containers"][0]["image"]
+        assert image == "runner-token-reconciler:0.1.1"
+        release("upgrade", "green", str(CHART), place)
+        release("uninstall", "green", place)
+
     async def test_hands_over_what_kustomize_applied_of_the_former_version_and_back(
         self, release: Helm, kubeconfig: Path, admin: Admin
     ) -> None:

@@ -1,15 +1,18 @@
 """The message of `check` about an unreachable issuer, and without an issuer."""
 
 import socket
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 from aiohttp import web
 
 from reconciler.clock import SystemClock
 from reconciler.lab.platform.server import LabPlatform
+from reconciler.net import client_session
 from reconciler.preflight import checks
 from reconciler.preflight.findings import Finding
 from reconciler.settings import Settings
@@ -62,6 +65,22 @@ async def test_a_certificate_that_is_not_trusted_is_a_matter_of_its_ca(
     assert "TLS failed" in found.message
     assert "SSL_CERT_FILE" in found.remedy
     assert "is the token endpoint" not in found.remedy
+
+
+@pytest.mark.parametrize("form", ["indented", "base64", "empty", "half", "PEM"])
+def test_a_bundle_of_cas_that_is_not_used_is_named(
+    form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pem = make_certificate(tmp_path)[0].read_text()
+    bundle = tmp_path / "private-ca.crt"
+    forms = {
+        "indented": indent(pem, "    "), "base64": b64encode(pem.encode()).decode(), "empty": "",
+        "half": f"{pem}{pem[:300]}", "PEM": f"# of the site\n{pem}{pem}",
+    }  # fmt: skip
+    bundle.write_text(forms[form])
+    monkeypatch.setattr(client_session, "ADDED_CAS", (bundle, tmp_path / "none.crt"))
+    found = [each.message for each in checks._bundles() if str(bundle) in each.message]
+    assert len(found) == (form != "PEM")
 
 
 async def test_a_missing_file_is_named_once(
