@@ -156,7 +156,7 @@ def main() -> None:
 
 def guarded(command: Callable[[], object]) -> None:
     """Run a command line; print errors of the input or the cluster without a traceback."""
-    _guard_stdout()
+    _guard_output()
     try:
         try:
             command()
@@ -168,25 +168,36 @@ def guarded(command: Callable[[], object]) -> None:
         sys.exit(error.code if isinstance(error, CommandError) else EXIT_SETTINGS)
 
 
-def _guard_stdout() -> None:
-    raw = _StandardOutput(sys.stdout.fileno())
-    sys.stdout = io.TextIOWrapper(
+def _guard_output() -> None:
+    # A tenant's text may not fit the encoding: Python escapes it on standard error alone.
+    sys.stdout = _text_of(_StandardFile(sys.stdout.fileno()), sys.stdout.encoding)
+    notes = _StandardFile(sys.stderr.fileno(), is_result=False)
+    sys.stderr = _text_of(notes, sys.stderr.encoding, line_buffering=True)
+
+
+def _text_of(
+    raw: "_StandardFile", encoding: str, *, line_buffering: bool = False
+) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
         io.BufferedWriter(raw),
-        encoding=sys.stdout.encoding,
-        errors=sys.stdout.errors,
-        line_buffering=raw.isatty(),
+        encoding=encoding,
+        errors="backslashreplace",
+        line_buffering=line_buffering or raw.isatty(),
     )
 
 
-class _StandardOutput(io.RawIOBase):
-    """Standard output; a failed write ends the command with `EXIT_PIPE` or `EXIT_OUTPUT`.
+class _StandardFile(io.RawIOBase):
+    """Standard output or error; what is still buffered after a failed write is dropped.
 
-    click and rich exit with 1 where the reader of a pipe has ended, which here says that a pod has
-    an expired token. What is still buffered after a failure is dropped.
+    A failed write of a result ends the command with `EXIT_PIPE` or `EXIT_OUTPUT`. click and rich
+    exit with 1 where the reader of a pipe has ended, which here says that a pod has an expired
+    token; so does Python where a note cannot be written. Notes have no other place, and the result
+    does not depend on them.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, is_result: bool = True) -> None:
         self._fd = fd
+        self._is_result = is_result
         self._has_failed = False
 
     def write(self, data: "Buffer", /) -> int:
@@ -196,7 +207,10 @@ class _StandardOutput(io.RawIOBase):
         try:
             return os.write(self._fd, data)
         except OSError as error:
-            self._fail(error)
+            self._has_failed = True
+            if self._is_result:
+                self._end(error)
+            return memoryview(data).nbytes
 
     def writable(self) -> bool:
         return True
@@ -207,8 +221,7 @@ class _StandardOutput(io.RawIOBase):
     def fileno(self) -> int:
         return self._fd
 
-    def _fail(self, error: OSError) -> NoReturn:
-        self._has_failed = True
+    def _end(self, error: OSError) -> NoReturn:
         if error.errno == errno.EPIPE:
             sys.exit(EXIT_PIPE)
         sys.stderr.write(f"reconciler: cannot write the output: {error.strerror}\n")

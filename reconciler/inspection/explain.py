@@ -1,6 +1,6 @@
 """The description of one pod's token, as sentences (pure)."""
 
-from reconciler.clock import EpochTime
+from reconciler.clock import EpochTime, parse_utc
 from reconciler.controller.decide.refresh_grid import EARLIEST, GRID
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.humanize import ago, clean, count, duration, instant, listed, reason, span
@@ -107,6 +107,13 @@ def _problem(report: PodReport) -> str:
         case "expiry_too_far":
             return f"its expiry is later than any token's life allows ({values})"
         case "expiry_impossible":
+            issued_s = parse_utc(annotations.issued_at or "")
+            if issued_s is not None and issued_s > report.now_s:
+                ahead = duration(issued_s - report.now_s)
+                return (
+                    f"it was issued {ahead} in the future by the API server's clock ({values}):"
+                    " the issuer's clock is ahead of it, or a writer made these times up"
+                )
             return f"its times contradict each other ({values})"
     return f"its expiry cannot be read ({values})"
 

@@ -14,6 +14,7 @@ from reconciler.controller.decide.token_state import (
 from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.humanize import REASON, ago, clean, count, duration, instant, listed
 from reconciler.net.circuit_breaker import BreakerStats
+from reconciler.statuspage.components import CLOCK_WARN_S
 from reconciler.statuspage.query import SessionQuery
 from reconciler.statuspage.session_row import Severity, severity_of
 from reconciler.tokens.refusals import refused_part
@@ -124,7 +125,8 @@ def headline(snapshot: StatusSnapshot, not_ready: str) -> Headline:
             "TokenReconcilerTokensExpiring",
         )
     unknown = sum(states[state] for state in UNKNOWN_EXPIRY)
-    tokens = "No token is known to have expired" if unknown else "Every token is valid"
+    every = "Every refreshed token" if fleet.blocked else "Every token"
+    tokens = "No token is known to have expired" if unknown else f"{every} is valid"
     if not any(states.values()):
         tokens = "No session is refreshed"
     is_short = _is_survival_short(snapshot)
@@ -187,6 +189,7 @@ def details(snapshot: StatusSnapshot, sentence: str) -> tuple[str, ...]:
         _waits(snapshot),
         _blocked(snapshot),
     ]
+    found.append(_clock(snapshot))
     failing = [each.name for each in snapshot.breakers if each.down or each.refuses]
     if failing or fleet.states[TokenState.EXPIRING] or _is_survival_short(snapshot):
         found.append(_first_expiry(snapshot))
@@ -256,6 +259,16 @@ def _blocked(snapshot: StatusSnapshot) -> str:
     blocked = snapshot.fleet.blocked
     found = [f"{blocked[each]:,} {why}" for each, why in BLOCKED.items() if blocked.get(each)]
     return f"Blocked: {listed(found)}." if found and snapshot.lease.leading else ""
+
+
+def _clock(snapshot: StatusSnapshot) -> str:
+    """Return by how much the times on the page differ from this machine's clock, or ""."""
+    skew_s = snapshot.issuer.skew_s
+    if not snapshot.issuer.heard or abs(skew_s) - snapshot.issuer.error_s < CLOCK_WARN_S:
+        return ""
+    side = "ahead of" if skew_s > 0 else "behind"
+    off = f"{duration(abs(skew_s))} {side} this machine's"
+    return f"The issuer's clock is {off}; times of tokens here are the issuer's."
 
 
 def _first_expiry(snapshot: StatusSnapshot) -> str:

@@ -161,6 +161,20 @@ def test_news_arrives_and_leaves_the_readers_place_alone(browser: Browser) -> No
         browser.open("about:blank")
 
 
+def test_a_session_that_ends_leaves_the_focus_at_the_list(browser: Browser) -> None:
+    exhibit = Exhibit(survey([row(1), row(2)]))
+    with on_show(exhibit) as url:
+        browser.open(url)
+        browser.wait_live()
+        browser.run("document.querySelector('[data-key=\"team-2/2Ab00002\"] a').focus()")
+
+        exhibit.shown = survey([row(1)])
+        browser.wait("the update", lambda: len(shown(browser)) == 1)
+
+        assert browser.run("return document.activeElement.id") == "sessions"
+        browser.open("about:blank")
+
+
 def test_what_is_being_typed_is_left_alone(browser: Browser) -> None:
     exhibit = Exhibit(survey([row(1)]))
     with on_show(exhibit) as url:
@@ -183,8 +197,11 @@ def test_a_server_that_becomes_unreachable_is_shown_and_found_again(browser: Bro
         browser.open(url)
         browser.wait_live()
     browser.wait("lost", lambda: "lost" in browser.text("#link"))
+    browser.run("document.querySelector('#q').focus()")
+    browser.keys("00002")
+    browser.wait("the search is kept", lambda: query(browser) == {"q": ["00002"]})
     assert shown(browser) == ["2Ab00001"]
-    with on_show(Exhibit(survey([row(2)])), port=port):
+    with on_show(Exhibit(survey([row(2), row(3)])), port=port):
         browser.wait("found again", lambda: shown(browser) == ["2Ab00002"])
         assert browser.text("#link") == "live"
         browser.open("about:blank")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import BIN, LIMIT_S, environment
-from tests.lab.operator_lab import Lab, open_lab
+from tests.lab.operator_lab import NAMES, Lab, open_lab
 
 FULL = Path("/dev/full")
 PIPE, OUTPUT = 141, 8
@@ -76,6 +76,24 @@ async def test_a_full_disk_is_named_and_has_a_code_of_its_own(lab: Lab, words: s
     last = errors.splitlines()[-1]
     assert last == "reconciler: cannot write the output: No space left on device"
     assert "Traceback" not in errors
+
+
+async def test_notes_that_cannot_be_written_change_neither_the_result_nor_the_code(
+    lab: Lab,
+) -> None:
+    code, _ = await end(lab, "test $($R status -A 2> /dev/full | wc -l) = 4")
+    assert code == 0
+    code, _ = await end(lab, "set -o pipefail; $R status -A 2> /dev/full | cat")
+    assert code == 0
+
+
+async def test_a_text_that_the_encoding_lacks_is_escaped(lab: Lab) -> None:
+    text = {NAMES.refreshed_by: "\u6f22"}
+    lab.add("2AbOdd", annotations=text)
+    script = "PYTHONUTF8=0 PYTHONIOENCODING=ascii $R status -A -o wide >&2"
+    code, output = await end(lab, script)
+    assert code == 0
+    assert "\\u6f22" in output
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])

@@ -62,9 +62,9 @@ function show(wanted) {
   const main = wanted.querySelector("main");
   document.title = main.dataset.title; // a failover changes it
   morph(document.querySelector("main"), main);
-  if (focused !== document.activeElement && focused?.isConnected) {
-    focused.focus({ preventScroll: true });
-  }
+  if (focused === document.activeElement) return;
+  if (focused.isConnected) focused.focus({ preventScroll: true });
+  else document.getElementById("sessions").focus({ preventScroll: true });
 }
 
 // Makes `have` equal to `want` and keeps every node that can stay, so that focus, selection and
@@ -119,17 +119,14 @@ async function go(url, { keep = "push" } = {}) {
     const answer = await fetch(url, { signal: mine.signal });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     html = await answer.text();
-  } catch (error) {
+  } catch {
     if (mine.signal.aborted) return;
-    location.assign(url);
-    return;
+    lost(); // what was read stays; the stream brings the view when the server is back
   }
   if (mine.signal.aborted) return;
   if (keep === "push") history.pushState(null, "", url);
   if (keep === "replace") history.replaceState(null, "", url);
-  const focused = document.activeElement;
-  show(parse(html));
-  if (focused && !focused.isConnected) document.getElementById("sessions").focus();
+  if (html !== undefined) show(parse(html));
   listen();
 }
 

@@ -87,6 +87,7 @@ def test_a_healthy_session_is_described_in_full() -> None:
             "its times contradict each other",
             "refresh",
         ),
+        (secret(age_s=-3600.0), "it was issued 60m in the future by the API server's", "refresh"),
         (
             secret(annotations={NAMES.paused: "true"}),
             "It is not refreshed: the Secret has ambient-code.io/refresh-paused.",
@@ -95,7 +96,7 @@ def test_a_healthy_session_is_described_in_full() -> None:
     ],
     ids=[
         "missing", "unlabelled", "taken", "mislabelled", "empty", "expired", "expiring", "foreign",
-        "unmanaged", "forged", "garbage", "impossible", "paused",
+        "unmanaged", "forged", "garbage", "impossible", "ahead", "paused",
     ],
 )  # fmt: skip
 def test_each_problem_is_described_with_what_to_do(

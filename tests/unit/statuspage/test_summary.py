@@ -56,7 +56,7 @@ LAPSED = replace(STANDBY, lapsed=True)
             [row(1), row(2, block_reason="secret_name_taken"), row(3, block_reason="paused")],
             {},
             "warn",
-            "Every token is valid; nothing is written for 1 session.",
+            "Every refreshed token is valid; nothing is written for 1 session.",
         ),
         (
             [row(1), row(2, block_reason="not_confirmed")],
@@ -388,6 +388,17 @@ def test_the_cause_is_said_where_the_headline_has_what_it_did() -> None:
         "The API server is unreachable.",
         "The platform rejects our credentials.",
     )
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "off"), [(3600.0, "60m ahead of"), (-30.0, "30s behind"), (5.4, "")]
+)
+def test_a_clock_that_is_off_is_said_where_times_are_shown(skew_s: float, off: str) -> None:
+    shown = survey([row(1)])
+    shown = replace(shown, issuer=replace(shown.issuer, skew_s=skew_s))
+
+    words = f"The issuer's clock is {off} this machine's; times of tokens here are the issuer's."
+    assert details(shown, "") == ((words,) if off else ())
 
 
 def test_expired_tokens_are_said_though_no_replica_leads() -> None:
