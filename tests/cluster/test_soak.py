@@ -20,7 +20,7 @@ async def test_each_fault_is_played_and_the_samples_are_complete(tmp_path: Path)
         connected = Admin.connect(plane.url, ca_file=plane.ca_file, token=plane.admin_token)
         async with connected as admin, open_world(plane, admin, tmp_path, ttl_s=60.0) as world:
             await world.add_sessions(each=8)
-            async with soaking(world, seed=7) as soak:
+            async with soaking(world, seed=7, log=tmp_path / "log") as soak:
                 for name, (_, fault) in soak.chaos.faults.items():
                     async with asyncio.timeout(60):
                         async with fault():

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 
 from reconciler.clock import NEVER, EpochTime
 from reconciler.lab.issuer.server import Issuer
+from reconciler.lab.issuer.signing_key import TokenRejected
 from reconciler.lab.platform.server import LabPlatform
 from reconciler.naming import Names
 from tests.cluster.admin import LIMIT_S, MERGE, PODS, SECRETS, Admin, collection, item
@@ -283,6 +285,14 @@ class ExpiryWatch:
         self.expired_s += max(0.0, expired_s)
 
 
+def _accepts(issuer: Issuer, token: str) -> bool:
+    try:
+        issuer.verify(token)
+    except TokenRejected:
+        return False
+    return True
+
+
 @asynccontextmanager
 async def open_world(
     control_plane: ControlPlane,
@@ -303,9 +313,7 @@ async def open_world(
     """
     async with (
         Issuer(ttl_s=ttl_s, host=host, port=issuer_port) as issuer,
-        LabPlatform(
-            lambda token: bool(issuer.verify(token)), host=host, port=platform_port
-        ) as platform,
+        LabPlatform(partial(_accepts, issuer), host=host, port=platform_port) as platform,
     ):
         home = f"reconciler-{secrets.token_hex(4)}"
         await admin.create_namespace(home)

@@ -30,27 +30,28 @@ async def run(minutes: int, sessions: int, seed: int, report: Path) -> bool:
         async with connected as admin, open_world(plane, admin, Path(made), ttl_s=TTL_S) as world:
             say(f"making {sessions} sessions")
             await populate(world, sessions)
-            async with soaking(world, seed=seed) as soak:
+            folder = report.parent / report.stem
+            folder.mkdir(parents=True, exist_ok=True)
+            log = folder / "product.log"
+            log.unlink(missing_ok=True)
+            async with soaking(world, seed=seed, log=log) as soak:
                 try:
                     await soak.chaos.run(minutes)
                 finally:  # what ends a soak early is seen in the samples before
-                    _save(soak, seed, report)
+                    _save(soak, seed, report, folder)
     judges = soak.judges()
     for passed, words in judges:
         say(f"{'ok    ' if passed else 'FAILED'} {words}")
     return all(passed for passed, _ in judges)
 
 
-def _save(soak: Soak, seed: int, report: Path) -> None:
-    report.parent.mkdir(parents=True, exist_ok=True)
+def _save(soak: Soak, seed: int, report: Path, folder: Path) -> None:
     whole = {
         "seed": seed,
         "faults": [asdict(played) for played in soak.chaos.played],
         "samples": [asdict(sample) for sample in soak.samples],
     }
     report.write_text(json.dumps(whole, indent=1) + "\n")
-    folder = report.parent / report.stem
-    folder.mkdir(exist_ok=True)
     marks = [(played.start_s / 60, played.name) for played in soak.chaos.played]
     for title, names in {
         "memory, MB": ["rss_mb"],

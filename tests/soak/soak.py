@@ -1,6 +1,7 @@
 """The product under a fault each minute, sampled."""
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -58,16 +59,19 @@ class Sample:
 class Soak:
     """One run of the product, its samples, and their judges.
 
+    Args:
+        log: File for the product's log.
+
     Attributes:
         exit_code: That of the product, known at the end.
     """
 
-    def __init__(self, world: World, controller: Controller, seed: int) -> None:
+    def __init__(self, world: World, controller: Controller, seed: int, log: Path) -> None:
         self.samples: list[Sample] = []
         self.exit_code: int | None = None
         self.watch = ExpiryWatch(world)
         self.chaos = Chaos(world, controller, self.watch, Random(seed))
-        self._world, self._controller = world, controller
+        self._world, self._controller, self._log = world, controller, log
         self._began_at = time.monotonic()
         self._expired_s = 0.0
 
@@ -84,6 +88,8 @@ class Soak:
         refreshes = len(written)
         text = self._controller.text
         tracebacks = sum("Traceback" in line for line in text)
+        with self._log.open("a") as log:
+            log.writelines(text)
         for read in (written, self._controller.lines, text):  # hours of it would be kept here
             read.clear()
         expired_s = self.watch.expired_s - self._expired_s
@@ -93,7 +99,7 @@ class Soak:
         return Sample(
             round(at_s, 1), rss_mb(pid), len(files),
             sum(name.startswith("socket:") for name in files),
-            int((self._world.folder / "tasks").read_text()),
+            sum(json.loads((self._world.folder / "tasks").read_text()).values()),
             refreshes, quantile(late_s, 0.5), max(late_s),
             0.0 if is_excused else expired_s, expired_s if is_excused else 0.0, tracebacks,
             round(os.getloadavg()[0], 2),
@@ -127,12 +133,12 @@ def _target(descriptor: Path) -> str:
 
 
 @asynccontextmanager
-async def soaking(world: World, *, seed: int) -> AsyncIterator[Soak]:
+async def soaking(world: World, *, seed: int, log: Path) -> AsyncIterator[Soak]:
     """Run the product, and sample it until the block ends; then it has ended by SIGTERM."""
     command = (sys.executable, "-m", "tests.soak.observed", world.folder / "tasks", "run")
     async with running(world.environment(**TIMES), command=command) as controller:
         await controller.wait_for_event("startup_resync_finished", limit_s=START_S)
-        soak = Soak(world, controller, seed)
+        soak = Soak(world, controller, seed, log)
         async with soak.watch.polling(every_s=POLL_S), asyncio.TaskGroup() as group:
             sampling = group.create_task(soak.sample())
             yield soak
