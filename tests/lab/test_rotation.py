@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.net import client_pool
 from reconciler.net.file_rotation import LOOK_S
 from tests.lab.scripted_server import Scripted, answer, scripted
 from tests.lab.tls import Certificate, make_certificate, serving
@@ -86,8 +87,9 @@ async def test_a_rotated_ca_is_read_again_and_the_old_one_no_more_believed(
 
 @pytest.mark.parametrize("half", [b"", b"#\n", None, "cut"], ids=["empty", "text", "gone", "cut"])
 async def test_a_bundle_that_is_half_written_keeps_the_last_good_one_with_one_line(
-    peer: Peer, half: bytes | str | None, second: Certificate
+    peer: Peer, half: bytes | str | None, second: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(client_pool, "RETRY_S", 0.0)  # each request tries the files again
     assert await peer.ask()
     whole = peer.bundle.read_bytes()
     with capture_logs() as lines:
