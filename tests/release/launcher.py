@@ -11,6 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent  # krew links to this file
 ENVIRONMENT = HERE / "environment"
 COMPLETE = ENVIRONMENT / "complete"
+LEAST_PYTHON = (3, 11)
 
 
 def install() -> None:
@@ -33,10 +34,17 @@ def install() -> None:
 
 
 def main() -> None:
-    with (HERE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not COMPLETE.exists():
-            install()
+    if sys.version_info < LEAST_PYTHON:
+        sys.exit(f"python3 is {sys.version.split()[0]}: the plugin needs Python 3.11 or newer")
+    if not COMPLETE.exists():  # without a lock afterwards, as the folder may be another user's
+        try:
+            with (HERE / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not COMPLETE.exists():
+                    install()
+        except (OSError, subprocess.CalledProcessError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "pip says why, above"
+            sys.exit(f"the plugin's packages could not be installed into {ENVIRONMENT}: {reason}")
     program = str(ENVIRONMENT / "bin/kubectl-token_reconciler")
     os.execv(program, [program, *sys.argv[1:]])
 

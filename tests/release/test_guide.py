@@ -1,6 +1,7 @@
 """The commands of docs/release.md, word for word: the plugin in krew, and the signature."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from reconciler import __version__
 from tests.cluster.conftest import require
+from tests.image.build import ROOT
 from tests.node.guide import RELEASE, blocks
 from tests.release.krew import PROGRAM, build_archive, manifest
 from tests.release.release import SUMS, build_packages, sums
@@ -45,6 +47,33 @@ def test_krew_installs_the_plugin_whose_first_call_installs_its_packages(tmp_pat
     assert second.stderr == ""
     assert first.stdout == second.stdout
     assert "Usage: kubectl token_reconciler" in second.stdout
+
+
+class TestLauncher:
+    @pytest.fixture
+    def launcher(self, tmp_path: Path) -> Path:
+        copy = tmp_path / PROGRAM
+        shutil.copy(ROOT / "tests/release/launcher.py", copy)
+        (tmp_path / "product-1-py3-none-any.whl").touch()
+        return copy
+
+    def test_says_that_its_packages_could_not_be_installed(self, launcher: Path) -> None:
+        """The index is unreachable: nothing listens on port 1."""
+        (launcher.parent / "requirements.txt").write_text(f"idna==3.10 --hash=sha256:{'0' * 64}\n")
+        done = sh(f"python3 ./{PROGRAM} -h", launcher.parent,
+                  PIP_INDEX_URL="http://127.0.0.1:1", PIP_RETRIES="0")  # fmt: skip
+        assert done.returncode == 1
+        assert "the plugin's packages could not be installed into" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_writes_nothing_once_it_is_installed(self, launcher: Path) -> None:
+        programs = launcher.parent / "environment/bin"
+        programs.mkdir(parents=True)
+        (programs / PROGRAM).write_text("#!/bin/sh\necho ran\n")
+        (programs / PROGRAM).chmod(0o755)
+        (programs.parent / "complete").touch()
+        assert sh(f"python3 ./{PROGRAM}", launcher.parent).stdout == "ran\n"
+        assert not (launcher.parent / "lock").exists()
 
 
 def test_a_signature_of_the_sums_covers_every_file(tmp_path: Path) -> None:
