@@ -94,21 +94,26 @@ def _leader(snapshot: StatusSnapshot, replica: str) -> Component:
 
 
 def _watches(snapshot: StatusSnapshot) -> Iterator[Component]:
-    silent, unsynced, silences, errors = [], [], [], []
+    silent, failing, unsynced, silences, errors = [], [], [], [], []
     for watch in snapshot.watches:
         if not watch.synced:
             unsynced.append(_watched(watch))
+            errors.append(watch.protocol.last_error)
+        elif watch.protocol.failures > 1:
+            failing.append(_watched(watch))
             errors.append(watch.protocol.last_error)
         elif watch.silent_s is not None and watch.silent_s > STALE_S:
             silent.append(_watched(watch))
         if watch.silent_s is not None:
             silences.append(watch.silent_s)
     relists = sum(watch.protocol.relists for watch in snapshot.watches)
-    last = f"last event {duration(max(silences))} ago" if silences else "no event yet"
+    last = f"last answer {duration(max(silences))} ago" if silences else "no answer yet"
     note = f"{last}, {count(relists, 'relist')}"
+    error = next((f"; {reason(each)}" for each in errors if each), "")
     if unsynced:
-        error = next((f"; {reason(each)}" for each in errors if each), "")
         yield Component("Watches", "not synced", f"{clean(listed(unsynced))}{error}", "bad")
+    elif failing:
+        yield Component("Watches", "failing", f"{clean(listed(failing))}{error}", "warn")
     elif silent:
         yield Component("Watches", "silent", f"{clean(listed(silent))}; {note}", "warn")
     else:

@@ -12,6 +12,7 @@ from reconciler.controller.reconcile.bulkhead_shell import SlowTargets
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.status.exposure import Exposed
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
+from reconciler.informer.reflector import ReflectorStats
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage import summary
@@ -200,6 +201,18 @@ def test_a_list_that_is_refused_is_named_with_its_error() -> None:
     assert part_of("Watches", watches=(refused,)).note == "secrets in a; GET /s: 403"
     server = part_of("API server", watches=(refused,))
     assert (server.value, server.note) == ("denies lists", "a right is missing: GET /s: 403")
+
+
+def test_watches_that_fail_again_and_again_are_named_with_the_error() -> None:
+    def failed(times: int) -> ReflectorStats:
+        found = watch("secrets", namespace="a", silent_s=1.0)
+        rejected = replace(found.protocol, failures=times, last_error="GET /s: 401 Unauthorized")
+        return replace(found, protocol=rejected)
+
+    part = part_of("Watches", watches=(watch("pods"), failed(2)))
+    assert (part.value, part.severity) == ("failing", "warn")
+    assert part.note == "secrets in a; GET /s: 401 Unauthorized"
+    assert part_of("Watches", watches=(failed(1),)).severity == "good"
 
 
 def test_slow_targets_are_named_with_what_waits_for_them() -> None:
