@@ -5,7 +5,7 @@ from reconciler.cli.cluster import Access, Cluster, open_cluster
 from reconciler.cli.exit_codes import CommandError
 from reconciler.cli.output import print_err, run
 from reconciler.cli.pod_selection import PodSelection
-from reconciler.controller.decide.annotations import is_paused
+from reconciler.controller.decide.refresh_plan import is_paused
 from reconciler.kube.api import ObjectMeta
 
 

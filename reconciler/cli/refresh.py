@@ -9,7 +9,7 @@ from reconciler.cli.output import print_clock_skew, print_err, print_out, run
 from reconciler.cli.pod_selection import PodSelection
 from reconciler.cli.wait import parse_duration, wait_refreshed
 from reconciler.clock import EPOCH, EpochTime, parse_utc
-from reconciler.controller.decide.annotations import is_paused
+from reconciler.controller.decide.refresh_plan import is_paused
 from reconciler.controller.reconcile.token_choice import NEARLY_NEW
 from reconciler.humanize import duration
 from reconciler.inspection.printers import pod_name

@@ -10,16 +10,15 @@ from typing import Any
 
 import structlog
 
-from reconciler.controller.decide import error_policy, refresh_grid
+from reconciler.controller.decide import error_policy, refresh_plan
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.events.recorder import EventRecorder
 from reconciler.controller.namespaces.discovery import NamespaceDiscovery, NamespaceUsage
 from reconciler.controller.namespaces.informers import NamespaceInformers
 from reconciler.controller.ports import Endpoints, Ports
-from reconciler.controller.reconcile.actions import SessionActions
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadShell
 from reconciler.controller.reconcile.pod_toucher import PodToucher
-from reconciler.controller.reconcile.reconciler import Reconciler
+from reconciler.controller.reconcile.reconciler import Reconciler, SessionActions
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.reconcile.secret_writer import SecretWriter
 from reconciler.controller.reconcile.session_lookup import SessionLookup
@@ -362,7 +361,7 @@ class Controller:
             )
         if config.touch:
             return
-        slack_s = refresh_grid.slack_s(token.ttl_s, config.propagation_s)
+        slack_s = refresh_plan.slack_s(token.ttl_s, config.propagation_s)
         if slack_s <= 0:
             log.warning(
                 "token_ttl_too_short",

@@ -1,7 +1,7 @@
 """The description of one pod's token, as sentences (pure)."""
 
 from reconciler.clock import EpochTime, parse_utc
-from reconciler.controller.decide.refresh_grid import EARLIEST, GRID
+from reconciler.controller.decide.refresh_plan import EARLIEST, GRID
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.humanize import ago, clean, count, duration, instant, listed, reason, span
 from reconciler.inspection.events import PAUSED, EventSummary

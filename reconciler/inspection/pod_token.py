@@ -5,17 +5,19 @@ from dataclasses import dataclass, replace
 from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
     TokenAnnotations,
-    is_paused,
     parse_annotations,
     pending_requests,
 )
 from reconciler.controller.decide.confirmation_mac import is_well_formed
-from reconciler.controller.decide.refresh_grid import allowance_s, refresh_at_s
+from reconciler.controller.decide.evidence import owner_of
 from reconciler.controller.decide.refresh_plan import (
     Confirmation,
     DecisionContext,
     SessionState,
+    allowance_s,
+    is_paused,
     plan,
+    refresh_at_s,
 )
 from reconciler.controller.decide.token_state import TokenState, soon_s, state_at, written_state
 from reconciler.kube.api import ObjectMeta
@@ -121,6 +123,7 @@ def _read(secret: ObjectMeta, context: DecisionContext, now_s: EpochTime) -> Tok
     return parse_annotations(
         secret,
         context.names,
+        owner=owner_of(secret, context.names.field_manager, None),
         now_s=now_s,
         longest_ttl_s=context.longest_ttl_s,
         static=untimed,

@@ -9,7 +9,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 from reconciler.clock import Clock
-from reconciler.controller.decide import refresh_grid
+from reconciler.controller.decide import refresh_plan
 from reconciler.errors import (
     Forbidden,
     IssuerError,
@@ -292,7 +292,7 @@ def _kube(
 
 
 def _life(token: Token, settings: Settings) -> Finding:
-    slack_s = refresh_grid.slack_s(token.ttl_s, settings.propagation_allowance_s)
+    slack_s = refresh_plan.slack_s(token.ttl_s, settings.propagation_allowance_s)
     return findings.of_token(token.ttl_s, slack_s=slack_s, touch=settings.touch)
 
 

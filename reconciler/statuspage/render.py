@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from reconciler import __version__
-from reconciler.controller.decide.refresh_grid import allowance_s
+from reconciler.controller.decide.refresh_plan import allowance_s
 from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.controller.status.trend import STEP_S
 from reconciler.humanize import clean, duration, instant

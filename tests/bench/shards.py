@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from reconciler.controller.decide.refresh_grid import GRID, phase
+from reconciler.controller.decide.refresh_plan import GRID, phase
 from reconciler.controller.decide.sharding import shard_of
 from reconciler.naming import SessionKey
 from tests.assets import find

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from reconciler.controller.state.revocations import RECHECK_S
+from reconciler.controller.state.confirmations import RECHECK_S
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.write_log import Caller

@@ -19,7 +19,6 @@ from reconciler.controller.decide import refresh_plan
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.refresh_plan import DecisionContext
 from reconciler.controller.decide.sharding import owns
-from reconciler.controller.state import session_state
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.lab.simulation.commit_checks import WRITE_BUDGET
@@ -294,7 +293,7 @@ def test_two_shards_that_took_themselves_for_the_only_writer_would_write_in_turn
         return context.startup == "all" and annotations.refreshed_by != context.term
 
     monkeypatch.setattr(refresh_plan, "_is_startup_due", is_due)
-    monkeypatch.setattr(session_state, "last_applied", lambda record, secret, names: None)
+    monkeypatch.setattr(refresh_plan, "last_applied", lambda record, secret, names: None)
 
     async def course() -> None:
         async with opened([Shard(0, 1)]) as shards:

@@ -6,7 +6,7 @@ from cachetools import LRUCache
 
 from reconciler.backoff import TRANSIENT
 from reconciler.clock import Instant
-from reconciler.kube.api import ObjectMeta
+from reconciler.kube.api import ObjectMeta, has_reached
 from reconciler.naming import SessionKey
 
 REPEAT_S = 2.0
@@ -40,7 +40,7 @@ class PodTouches:
 
     When a session is removed, call `drop`, even if a touch of it is in flight: the end of that
     touch does not add it again. After a crash the plan finds missing touches from the objects alone
-    (`projection.py`).
+    (`annotations.py`).
 
     Args:
         enabled: Without this, no touch is ever pending.
@@ -146,11 +146,4 @@ class PodTouches:
 
 
 def _is_at_least(secret: ObjectMeta, pending: _Pending) -> bool:
-    """Compare versions of one kind as positive integers (KEP-5504), never as text."""
-    if secret.uid != pending.secret_uid or secret.version == pending.version:
-        return True
-    return (
-        secret.version.isdecimal()
-        and pending.version.isdecimal()
-        and int(secret.version) >= int(pending.version)
-    )
+    return secret.uid != pending.secret_uid or has_reached(secret.version, pending.version)

@@ -2,9 +2,15 @@
 
 It is a function of the known state only. Events, timers and resyncs cause it to be computed again.
 A lost one costs time, never correctness.
+
+Scheduled refreshes are on a grid of instants that every replica computes alike. A session's are
+congruent to its phase modulo `GRID` x TTL, counted from the epoch in the issuer's time. The phase
+is derived from the pod's UID. So a new leader computes the same instants, and a fleet of tokens
+that were issued at once spreads over the whole period.
 """
 
 import enum
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -14,16 +20,15 @@ from msgspec.structs import replace
 
 from reconciler.clock import EPOCH, LONG_AGO, NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
+    UNKNOWN_S,
+    ReadableToken,
     TokenAnnotations,
-    is_paused,
     parse_annotations,
     pending_requests,
+    readable_token,
 )
 from reconciler.controller.decide.confirmation_mac import is_well_formed
-from reconciler.controller.decide.ownership import Owner
-from reconciler.controller.decide.progress import WriteRecord
-from reconciler.controller.decide.projection import UNKNOWN_S, ReadableToken, readable_token
-from reconciler.controller.decide.refresh_grid import MIN_REMAINING, allowance_s, refresh_at_s
+from reconciler.controller.decide.evidence import Owner, WriteRecord, last_applied, owner_of
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 from reconciler.workqueue.items import Priority
@@ -96,8 +101,8 @@ class SessionState(msgspec.Struct, frozen=True):
 
     `pod` is the newest that is not being deleted, else the newest. `secret` is the object of the
     expected name, with any session label. `is_running` is from the platform's last readable list.
-    `sign_due_s` is when to sign the confirmation again (epoch), never by default. `record` is our
-    own last write of its Secret in this term, or None.
+    `sign_due_s` is when to sign the confirmation again (epoch), never by default. `record` is the
+    last write of its Secret that we sent in this term, or None.
     """
 
     key: SessionKey
@@ -107,6 +112,12 @@ class SessionState(msgspec.Struct, frozen=True):
     is_running: bool
     sign_due_s: EpochTime = NEVER
     record: WriteRecord | None = None
+
+    @property
+    def own_secret(self) -> ObjectMeta | None:
+        """The Secret, if it has the label of this session."""
+        secret = self.secret
+        return secret if secret is not None and secret.session_id == self.key.session_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,19 +207,22 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
         return _plan(Action.BLOCKED, "paused", now_s)
     if state.secret is None:
         return _plan_missing(state, context, now_s)
+    record = last_applied(state.record, state.secret)
+    response = record.response if record is not None else None
     annotations = parse_annotations(
         state.secret,
         context.names,
         now_s=now_s,
         longest_ttl_s=context.longest_ttl_s,
         static=context.static,
-        response=state.record.response if state.record is not None else None,
+        owner=owner_of(state.secret, context.names.field_manager, response),
+        pod=state.pod,
     )
     readable = readable_token(
         annotations, state.pod, propagation_s=context.propagation_s, now_s=now_s
     )
     pending = pending_requests(state.secret, state.pod)
-    found = _due_now(annotations, pending, context, now_s, state.record)
+    found = _due_now(annotations, pending, context, now_s, record)
     if found is None:
         due_s = _scheduled_s(state, state.secret, annotations)
         if due_s > now_s:
@@ -218,9 +232,18 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
     reason, priority = found
     if state.confirmation is not Confirmation.YES:
         return _unconfirmed(state, context, now_s, annotations)
-    if (own := _own_write(state, annotations)) is not None:
-        readable = readable._replace(until_s=own.expires_s)
+    is_known = response is not None and response.uid == state.secret.uid
+    if record is not None and is_known and annotations.is_ours and annotations.problem:
+        # Our write shows what the annotations do not.
+        readable = readable._replace(until_s=record.expires_s)
     return _plan_write(annotations, readable, context, now_s, reason, priority, pending)
+
+
+def is_paused(pod: ObjectMeta | None, secret: ObjectMeta | None = None) -> bool:
+    """Return whether a person has stopped the writes, on the pod or on the Secret."""
+    return (pod is not None and pod.annotations.paused == "true") or (
+        secret is not None and secret.annotations.paused == "true"
+    )
 
 
 _FOREIGN_REASONS = {
@@ -228,14 +251,6 @@ _FOREIGN_REASONS = {
     Owner.UNCLEAR: "writer_unclear",
     Owner.UNOWNED: "never_written",
 }
-
-
-def _own_write(state: SessionState, annotations: TokenAnnotations) -> WriteRecord | None:
-    """Return our write if it shows what the Secret holds, and the annotations do not."""
-    record, secret = state.record, state.secret
-    if record is None or record.response is None or secret is None or record.uid != secret.uid:
-        return None
-    return record if annotations.is_ours and annotations.problem else None
 
 
 def _plan_write(
@@ -441,3 +456,57 @@ def _sign_first(state: SessionState, secret: ObjectMeta, waiting: Plan, now_s: E
 
 def _plan(action: Action, reason: str, now_s: EpochTime) -> Plan:
     return Plan(action, reason, Priority.ROUTINE, now_s + REPLAN_S, REPLAN_S)
+
+
+GRID = 0.4
+"""The refresh period, as a fraction of the token's lifetime."""
+
+EARLIEST = 0.2
+"""Youngest age, as a fraction of its lifetime, at which a token is refreshed. The window [0.2, 0.6)
+is exactly one period long, so that it contains exactly one scheduled instant."""
+
+MIN_REMAINING = 0.8
+"""A cached token with less than this fraction of its lifetime left is not written; a new one is
+requested. A token is written at age 0.2 at the latest, and refreshed at 0.2 at the earliest."""
+
+
+def phase(uid: str) -> float:
+    """Return a number in [0, 1) that depends only on the UID."""
+    digest = hashlib.blake2b(uid.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def refresh_at_s(issued_s: EpochTime, expires_s: EpochTime, uid: str) -> EpochTime:
+    """Return when to refresh a token (epoch, issuer's time).
+
+    The age is at least `EARLIEST` and less than `EARLIEST + GRID` of the token's lifetime.
+
+    The period of a token of 900 s is 360 s. Two pods refresh at different instants of it:
+
+    >>> round(refresh_at_s(EpochTime(0), EpochTime(900), "pod-1"))
+    200
+    >>> round(refresh_at_s(EpochTime(200), EpochTime(1100), "pod-1"))
+    560
+    >>> round(refresh_at_s(EpochTime(0), EpochTime(900), "pod-2"))
+    413
+    """
+    ttl_s = expires_s - issued_s
+    period_s = GRID * ttl_s
+    first_s = EpochTime(phase(uid) * period_s)
+    earliest_s = issued_s + EARLIEST * ttl_s
+    return first_s + math.ceil((earliest_s - first_s) / period_s) * period_s
+
+
+def allowance_s(ttl_s: float, propagation_s: float) -> float:
+    """Return the remaining lifetime that a Secret needs so that its pod sees it in time.
+
+    For tokens that are too short for the kubelet's sync period the pod is touched at each refresh,
+    and only the window after the latest refresh counts: otherwise a token just written would be
+    due at once.
+    """
+    return min(propagation_s, (1 - EARLIEST - GRID) * ttl_s)
+
+
+def slack_s(ttl_s: float, propagation_s: float) -> float:
+    """Return how long a fault may last before a runner is affected, without a standby token."""
+    return (1 - EARLIEST - GRID) * ttl_s - propagation_s

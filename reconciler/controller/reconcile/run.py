@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from reconciler.clock import EpochTime, Instant
 from reconciler.controller.decide.annotations import TokenAnnotations
-from reconciler.controller.decide.progress import Undone
+from reconciler.controller.decide.evidence import Undone
 from reconciler.controller.decide.refresh_plan import SessionState
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey

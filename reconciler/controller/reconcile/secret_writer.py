@@ -4,7 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from reconciler.clock import NEVER, EpochTime
-from reconciler.controller.decide import patches
+from reconciler.controller.decide.annotations import (
+    new_secret,
+    revocation_patch,
+    secret_patch,
+    touch_patch,
+)
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.runtime import Runtime, Stores
 from reconciler.errors import NotLeaderError
@@ -65,14 +70,14 @@ class SecretWriter:
     ) -> Written:
         """Patch a Secret (`token` None: its annotations alone) and return its new state.
 
-        Args: as of `patches.secret_patch`.
+        Args: as of `secret_patch`.
         Raises:
             Conflict: Another version; nothing changed.
             Invalid: Another object of that name, or one that cannot be changed.
             NotLeaderError: Stopped at the fence; nothing was sent.
         Cancel: May have been applied; the watch will show it.
         """
-        body = patches.secret_patch(
+        body = secret_patch(
             secret,
             token,
             self._names,
@@ -93,9 +98,7 @@ class SecretWriter:
             AlreadyExists: The name is taken.
             Forbidden: No right, or the namespace is terminating.
         """
-        body = patches.new_secret(
-            key, pod, token, self._names, now_s=now_s, written_by=self._fence.term
-        )
+        body = new_secret(key, pod, token, self._names, now_s=now_s, written_by=self._fence.term)
         self._check_fence()
         created = await self._kube.create(
             self._secrets, key.namespace, body, limit_s=self._limit_s, permit=self._fence.check
@@ -115,12 +118,12 @@ class SecretWriter:
         Raises: as `refresh`.
         """
         return self._store_response(
-            await self._patch(self._secrets, secret, patches.revocation_patch(secret, self._names))
+            await self._patch(self._secrets, secret, revocation_patch(secret, self._names))
         )
 
     async def touch(self, pod: ObjectMeta, *, now_s: EpochTime) -> None:
         """Patch a pod's annotation so that the kubelet syncs its volumes now."""
-        await self._patch(self._pods, pod, patches.touch_patch(pod, self._names, now_s=now_s))
+        await self._patch(self._pods, pod, touch_patch(pod, self._names, now_s=now_s))
 
     async def refetch(self, key: SessionKey) -> bool:
         """List one Secret's metadata from a consistent read into the store.

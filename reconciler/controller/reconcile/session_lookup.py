@@ -59,32 +59,20 @@ class SessionLookup:
         Raises:
             PlatformError: No definite answer about a session that was never confirmed.
         """
-        if not self._was_confirmed(key, state):
-            await self.look_up(key, state)
-            return
+        was_confirmed = self._confirmations.was_confirmed(key, state.pod, state.own_secret)
         try:
-            async with asyncio.timeout(KNOWN_SESSION_TIMEOUT_S):
-                await self.look_up(key, state)
+            async with asyncio.timeout(KNOWN_SESSION_TIMEOUT_S if was_confirmed else None):
+                await self.look_up(key, state, was_confirmed=was_confirmed)
         except (RemoteError, TimeoutError):
+            if not was_confirmed:
+                raise
             self._confirmations.record_unanswered(key)
 
-    def continue_unanswered(self, key: SessionKey, state: SessionState) -> bool:
-        """Continue without an answer if the session was confirmed before; return whether it was."""
-        if not self._was_confirmed(key, state):
-            return False
-        self._confirmations.record_unanswered(key)
-        return True
-
-    def record_removed(self, key: SessionKey) -> None:
-        """Note that the confirmation was removed from the session's Secret."""
-        self._confirmations.record_removed(key)
-
-    def record_rewritten(self, key: SessionKey) -> None:
-        """Note that the confirmation was written again."""
-        self._confirmations.record_rewritten(key)
-
-    async def look_up(self, key: SessionKey, state: SessionState) -> None:
+    async def look_up(self, key: SessionKey, state: SessionState, *, was_confirmed: bool) -> None:
         """Look one session up and record the answer.
+
+        Args:
+            was_confirmed: The platform confirmed it before.
 
         Raises:
             PlatformError: No definite answer; what was known stays.
@@ -92,13 +80,11 @@ class SessionLookup:
         if self.is_down:
             last = self._platform.breaker.last_error
             raise PlatformUnavailable(f"the platform is unreachable, the last error was: {last}")
-        if (
-            self._platform.breaker.refuses
-        ):  # the probe finds the end of the refusal, not each session
+        if self._platform.breaker.refuses:
+            # The probe finds the end of the refusal, not each session.
             raise PlatformRefused(self._platform.breaker.last_error)
         labelled = state.pod or state.secret
         claimed = labelled.project_id if labelled is not None else ""
-        was_confirmed = self._was_confirmed(key, state)
         project: str | None = claimed
         if was_confirmed and not claimed:  # the labels were removed, the confirmation was not
             project = self._confirmations.project_of(key)
@@ -131,7 +117,3 @@ class SessionLookup:
             log.warning("session_revoked", **named)
         elif denial is Denial.NEW and self._log_dedup.should_log("session_not_confirmed", *key):
             log.warning("session_not_confirmed", **named)
-
-    def _was_confirmed(self, key: SessionKey, state: SessionState) -> bool:
-        own = state.secret if state.secret and state.secret.session_id == key.session_id else None
-        return self._confirmations.was_confirmed(key, state.pod, own)

@@ -2,8 +2,7 @@
 
 from reconciler.clock import Instant
 from reconciler.controller.decide.annotations import TokenAnnotations
-from reconciler.controller.decide.refresh_grid import MIN_REMAINING
-from reconciler.controller.decide.refresh_plan import Plan
+from reconciler.controller.decide.refresh_plan import MIN_REMAINING, Plan
 from reconciler.errors import IssuerError
 from reconciler.tokens.source import TokenSource
 from reconciler.tokens.token import Token

@@ -10,9 +10,12 @@ from reconciler.controller.decide import error_policy
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.error_policy import RetryDecision
 from reconciler.controller.decide.refresh_plan import Action, Plan, dependency_of
-from reconciler.controller.reconcile.actions import NoBetterTokenError, NoProgressError
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull, BulkheadShell
-from reconciler.controller.reconcile.reconciler import Reconciler
+from reconciler.controller.reconcile.reconciler import (
+    NoBetterTokenError,
+    NoProgressError,
+    Reconciler,
+)
 from reconciler.controller.reconcile.run import (
     Observer,
     ReconcileRun,

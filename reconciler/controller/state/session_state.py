@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from reconciler.clock import LONG_AGO, NEVER, EpochTime, Instant
-from reconciler.controller.decide.progress import WriteRecords, is_unanswered, last_applied
+from reconciler.controller.decide.evidence import WriteRecords, is_unanswered
 from reconciler.controller.decide.refresh_plan import DecisionContext, Plan, SessionState, plan
 from reconciler.controller.runtime import Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
@@ -49,7 +49,7 @@ class SessionStateReader:
 
     `startup` is that of the `DecisionContext`: the configured value while this replica leads, else
     "none". `term_began_at` is when it last began to lead, monotonic. `records` are the writes of
-    this term; the reconciler keeps them.
+    this term; the reconciler keeps them. `confirmations` are the platform's.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SessionStateReader:
         self.records = WriteRecords()
         self._pods = stores.pods
         self._secrets = stores.secrets
-        self._confirmations = confirmations
+        self.confirmations = confirmations
         self._source = source
         self._issuer_time = issuer_time
         self._clock = clock
@@ -154,14 +154,14 @@ class SessionStateReader:
             key=key,
             pod=pod,
             secret=secret,
-            confirmation=self._confirmations.confirmation(key, pod, own),
-            is_running=self._confirmations.is_running(key),
+            confirmation=self.confirmations.confirmation(key, pod, own),
+            is_running=self.confirmations.is_running(key),
             sign_due_s=NEVER if own is None else self._mac_due_s(key, own),
-            record=last_applied(self.records.get(key), secret),
+            record=self.records.get(key),
         )
 
     def _mac_due_s(self, key: SessionKey, secret: ObjectMeta) -> EpochTime:
-        at = self._confirmations.mac_due_at(key, secret)
+        at = self.confirmations.mac_due_at(key, secret)
         return NEVER if at is None else self.now_s() + (at - self._clock.monotonic())
 
     def plan(self, key: SessionKey) -> tuple[SessionState, Plan]:

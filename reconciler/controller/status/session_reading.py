@@ -4,12 +4,16 @@ import msgspec
 
 from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
-    is_paused,
     parse_annotations,
     pending_requests,
 )
-from reconciler.controller.decide.refresh_grid import allowance_s, refresh_at_s
-from reconciler.controller.decide.refresh_plan import DecisionContext
+from reconciler.controller.decide.evidence import owner_of
+from reconciler.controller.decide.refresh_plan import (
+    DecisionContext,
+    allowance_s,
+    is_paused,
+    refresh_at_s,
+)
 from reconciler.controller.decide.token_state import TokenState, soon_s, state_at, written_state
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
@@ -90,6 +94,7 @@ def read(
     annotations = parse_annotations(
         secret,
         context.names,
+        owner=owner_of(secret, context.names.field_manager, None),
         now_s=now_s,
         longest_ttl_s=context.longest_ttl_s,
         static=context.static,

@@ -83,7 +83,8 @@ class RevocationCheck:
         if not self._confirmations.is_absent(key):
             return True
         try:
-            await self._session_lookup.look_up(key, state)
+            was_confirmed = self._confirmations.was_confirmed(key, state.pod, state.own_secret)
+            await self._session_lookup.look_up(key, state, was_confirmed=was_confirmed)
         except RemoteError:
             if self._session_lookup.is_down:
                 return False

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 
 from reconciler.clock import LONG_AGO, Clock, EpochTime, Instant
-from reconciler.controller.decide.refresh_grid import GRID
+from reconciler.controller.decide.refresh_plan import GRID
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.deletion import DeleteOptions

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reconciler.clock import Clock, Instant
-from reconciler.controller.state.revocations import RECHECK_S
+from reconciler.controller.state.confirmations import RECHECK_S
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.lab.simulation.event_log import EventLog

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from reconciler.clock import Clock, Instant
-from reconciler.controller.decide.refresh_grid import MIN_REMAINING
+from reconciler.controller.decide.refresh_plan import MIN_REMAINING
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.kinds import Kind

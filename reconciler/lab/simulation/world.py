@@ -8,7 +8,7 @@ from collections import Counter, deque
 from random import Random
 
 from reconciler.clock import EPOCH, NEVER, EpochTime, Instant
-from reconciler.controller.decide.refresh_grid import GRID
+from reconciler.controller.decide.refresh_plan import GRID
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import DOWN_S, FaultInjection

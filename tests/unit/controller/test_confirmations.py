@@ -5,8 +5,7 @@ import pytest
 from reconciler.clock import EpochTime
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.decide.refresh_plan import Confirmation
-from reconciler.controller.state.confirmations import ConfirmationCache, Denial
-from reconciler.controller.state.revocations import RECHECK_S
+from reconciler.controller.state.confirmations import RECHECK_S, ConfirmationCache, Denial
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Annotations, SessionKey
 from reconciler.platform.models import PlatformSession, namespace_of

@@ -13,6 +13,7 @@ import pytest
 from reconciler.clock import EpochTime, parse_utc
 from reconciler.controller.decide.annotations import parse_annotations
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.decide.evidence import owner_of
 from reconciler.controller.decide.refresh_plan import Action, Confirmation, SessionState, plan
 from reconciler.kube.api import ObjectMeta
 from reconciler.kube.decoding import metadata_resource
@@ -56,7 +57,10 @@ def issued_s(secret: ObjectMeta) -> EpochTime:
 def test_the_token_of_its_secret_is_ours_with_both_instants(
     secret: ObjectMeta, issued_s: EpochTime
 ) -> None:
-    found = parse_annotations(secret, NAMES, now_s=issued_s + 10, longest_ttl_s=TTL_S, static=False)
+    owner = owner_of(secret, NAMES.field_manager, None)
+    found = parse_annotations(
+        secret, NAMES, owner=owner, now_s=issued_s + 10, longest_ttl_s=TTL_S, static=False
+    )
     assert (found.problem, found.is_ours) == ("", True)
     assert (found.issued_s, found.expires_s) == (issued_s, issued_s + TTL_S)
     assert found.refreshed_by.startswith("reconciler-0/0-")

@@ -14,8 +14,13 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from reconciler.clock import parse_utc
-from reconciler.controller.decide.ownership import Owner, WriteResponse
-from reconciler.controller.decide.progress import Evidence, TokenLife, WriteRecord
+from reconciler.controller.decide.evidence import (
+    Evidence,
+    Owner,
+    TokenLife,
+    WriteRecord,
+    WriteResponse,
+)
 from reconciler.kube.api import ObjectMeta
 from tests.interleavings import check_overrides, interleavings
 from tests.unit.controller.write_model import US, Agent, Broken, Server, Token

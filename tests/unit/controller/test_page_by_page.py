@@ -6,8 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
-from reconciler.controller.state.confirmations import ConfirmationCache, Denial
-from reconciler.controller.state.revocations import RECHECK_S
+from reconciler.controller.state.confirmations import RECHECK_S, ConfirmationCache, Denial
 from reconciler.errors import PlatformUnavailable
 from reconciler.naming import SessionKey
 from reconciler.platform.api import OnPage

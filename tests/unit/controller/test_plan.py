@@ -12,7 +12,7 @@ from reconciler.controller.decide.annotations import (
     parse_annotations,
     pending_requests,
 )
-from reconciler.controller.decide.refresh_grid import allowance_s, refresh_at_s
+from reconciler.controller.decide.evidence import owner_of
 from reconciler.controller.decide.refresh_plan import (
     OTHER_FILE_LAG_S,
     REPLAN_S,
@@ -20,7 +20,9 @@ from reconciler.controller.decide.refresh_plan import (
     Confirmation,
     Plan,
     SessionState,
+    allowance_s,
     plan,
+    refresh_at_s,
 )
 from reconciler.workqueue.items import Priority
 from tests.unit.controller.build import (
@@ -369,7 +371,10 @@ def test_a_valid_token_is_due_when_its_life_says_so(
 ) -> None:
     age_s, ttl_s = believable
     held = secret(age_s=age_s, ttl_s=ttl_s)
-    facts = parse_annotations(held, NAMES, now_s=NOW_S, longest_ttl_s=TTL_S + 1, static=False)
+    owner = owner_of(held, NAMES.field_manager, None)
+    facts = parse_annotations(
+        held, NAMES, owner=owner, now_s=NOW_S, longest_ttl_s=TTL_S + 1, static=False
+    )
     assert (facts.problem, facts.is_ours) == ("", True)
     assert facts.issued_s is not None  # else `why` would say so
     assert facts.expires_s is not None

@@ -7,17 +7,20 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.clock import NEVER, EpochTime, Instant
-from reconciler.controller.decide.ownership import CLOCK_TOLERANCE_S, Owner, owner_of, response_of
-from reconciler.controller.decide.progress import (
+from reconciler.controller.decide.evidence import (
+    CLOCK_TOLERANCE_S,
     MAX_UNANSWERED,
     MIN_GAIN,
     ROTATION_TOLERANCE_S,
     Evidence,
+    Owner,
     TokenLife,
     WriteRecord,
     WriteRecords,
     is_unanswered,
     last_applied,
+    owner_of,
+    response_of,
     undone,
     wait_s,
 )
@@ -133,7 +136,8 @@ def test_what_another_has_undone_is_named(held: ObjectMeta | None, what: str) ->
 def test_records_are_bounded_and_end_with_the_term() -> None:
     records = WriteRecords(max_sessions=2)
     for number in range(3):
-        records.put(KEY._replace(session_id=str(number)), sent("a"))
+        with records.sending(KEY._replace(session_id=str(number)), sent("a")):
+            pass
     assert len(records) == 2
     records.clear()
     assert len(records) == 0

@@ -3,13 +3,15 @@
 import pytest
 
 from reconciler.clock import LONG_AGO, EpochTime, format_utc, format_utc_millis
-from reconciler.controller.decide.annotations import UNKNOWN, parse_annotations
-from reconciler.controller.decide.projection import (
+from reconciler.controller.decide.annotations import (
     MOUNT_S,
+    UNKNOWN,
     UNKNOWN_S,
     ReadableToken,
+    parse_annotations,
     readable_token,
 )
+from reconciler.controller.decide.evidence import owner_of
 from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, pod, secret
 
@@ -45,8 +47,15 @@ def ask(
     on: ObjectMeta | None, former: str, *, now_s: EpochTime = NOW_S, held: ObjectMeta | None = None
 ) -> ReadableToken:
     """Return when what the pod reads ends, and whether it must look."""
+    secret = held or written(former)
     facts = parse_annotations(
-        held or written(former), NAMES, now_s=now_s, longest_ttl_s=TTL_S, static=False
+        secret,
+        NAMES,
+        owner=owner_of(secret, NAMES.field_manager, None),
+        now_s=now_s,
+        longest_ttl_s=TTL_S,
+        static=False,
+        pod=on,
     )
     return readable_token(facts, on, propagation_s=D, now_s=now_s)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.clock import EpochTime
-from reconciler.controller.decide.refresh_grid import (
+from reconciler.controller.decide.refresh_plan import (
     EARLIEST,
     GRID,
     allowance_s,

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.clock import Instant
 from reconciler.controller.controller import Controller
-from reconciler.controller.state.revocations import REVOKED_AGAIN_S
+from reconciler.controller.state.confirmations import REVOKED_AGAIN_S
 from reconciler.controller.triggers.revocation_check import UNANSWERED_S
 from reconciler.errors import PlatformError, PlatformUnavailable
 from reconciler.lab.apiserver.kinds import PODS, SECRETS

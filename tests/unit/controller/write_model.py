@@ -12,12 +12,15 @@ from typing import Any
 from msgspec import structs
 
 from reconciler.clock import LONG_AGO, NEVER, EpochTime, Instant, format_utc, format_utc_millis
-from reconciler.controller.decide.ownership import CLOCK_TOLERANCE_S, Owner, WriteResponse, owner_of
-from reconciler.controller.decide.progress import (
+from reconciler.controller.decide.evidence import (
+    CLOCK_TOLERANCE_S,
     Evidence,
+    Owner,
     TokenLife,
     WriteRecord,
+    WriteResponse,
     last_applied,
+    owner_of,
     undone,
     wait_s,
 )

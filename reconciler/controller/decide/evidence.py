@@ -1,19 +1,117 @@
-"""Whether a write may be repeated: only with evidence that is newer than the last one's (pure).
+"""Who wrote the token in a Secret, and whether our write of it may be repeated (pure).
 
-docs/design/evidence-for-writes.md, steps 6-11.
+Values are never read: `managedFields` and the responses to our own writes show the owner. A write
+is repeated only with evidence that is newer than the last one's. The argument, step by step:
+docs/design/evidence-for-writes.md.
 """
 
+import enum
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import msgspec
 from cachetools import LRUCache
 from msgspec.structs import replace
 
-from reconciler.clock import LONG_AGO, EpochTime, Instant
-from reconciler.controller.decide.ownership import Owner, WriteResponse, response_of
+from reconciler.clock import LONG_AGO, EpochTime, Instant, format_utc_millis
+from reconciler.errors import KubeError, NotLeaderError
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
+
+CLOCK_TOLERANCE_S = 2.0
+"""Times of `managedFields` that are closer than this have no known order: they are whole seconds,
+and API servers have separate clocks, some tenths of a second apart."""
+
+
+class Owner(enum.Enum):
+    """The writer of the token in a Secret."""
+
+    OURS = "ours"
+    FOREIGN = "foreign"
+    UNCLEAR = "unclear"
+    """Another manager owns the key, and wrote at about the time of our own write: before it with an
+    equal value, or after it."""
+    UNOWNED = "nobody"
+    """The key is absent, or `managedFields` are not kept for this object."""
+
+
+class WriteResponse(NamedTuple):
+    """The API server's response to our last write of a token.
+
+    Args:
+        field_managers: As in `ObjectMeta`, and `foreign_s` too.
+        sent_at: When the write was sent, monotonic.
+        first_seen_at: When a response to us first showed these same `field_managers` and
+            `foreign_s`, monotonic; earlier than `sent_at` from the second such response on.
+    """
+
+    uid: str
+    version: str
+    field_managers: tuple[str, ...]
+    foreign_s: EpochTime | None
+    sent_at: Instant
+    first_seen_at: Instant
+
+    def shows_owners_of(self, secret: ObjectMeta) -> bool:
+        """Return whether the owners, and their times, are the same as after our write."""
+        return (self.field_managers, self.foreign_s) == (secret.field_managers, secret.foreign_s)
+
+
+def response_of(
+    secret: ObjectMeta, previous: WriteResponse | None, *, sent_at: Instant, now_at: Instant
+) -> WriteResponse:
+    """Return the evidence in the response `secret` to a write of ours.
+
+    Args:
+        previous: The response to our write before, or None.
+    """
+    is_same = (
+        previous is not None and previous.uid == secret.uid and previous.shows_owners_of(secret)
+    )
+    since_at = previous.first_seen_at if is_same and previous is not None else now_at
+    return WriteResponse(
+        secret.uid, secret.version, secret.field_managers, secret.foreign_s, sent_at, since_at
+    )
+
+
+def owner_of(secret: ObjectMeta, manager: str, response: WriteResponse | None) -> Owner:
+    """Return the owner of a Secret's token.
+
+    Args:
+        manager: Our field manager.
+        response: The response to our last write of a token into this Secret; None if this process
+            has made none.
+    """
+    if response is not None and response.uid != secret.uid:
+        response = None
+    # Any write makes another version.
+    if response is not None and response.version == secret.version:
+        return Owner.OURS
+    # A manager that changes a value becomes its only owner.
+    if manager in secret.field_managers:
+        return Owner.OURS
+    if not secret.field_managers:
+        return Owner.UNOWNED
+    if response is not None:
+        # A write of an equal value leaves the other owner, with the time of its last write.
+        if not response.shows_owners_of(secret):
+            return Owner.FOREIGN
+        is_settled = response.sent_at - response.first_seen_at >= CLOCK_TOLERANCE_S
+        return Owner.OURS if is_settled else _compare_times(secret, else_foreign=Owner.UNCLEAR)
+    return _compare_times(secret, else_foreign=Owner.FOREIGN)
+
+
+def _compare_times(secret: ObjectMeta, *, else_foreign: Owner) -> Owner:
+    """Compare the times of two writers; both are the API server's."""
+    if secret.own_s is None or secret.foreign_s is None:
+        return else_foreign
+    lead_s = secret.own_s - secret.foreign_s
+    if lead_s >= CLOCK_TOLERANCE_S:
+        return Owner.OURS
+    return Owner.UNCLEAR if lead_s > -CLOCK_TOLERANCE_S else else_foreign
+
 
 MIN_GAIN = 0.08
 """Least gain of the next token's expiry without other new evidence, as a fraction of the lifetime
@@ -128,6 +226,25 @@ class WriteRecord(msgspec.Struct, frozen=True):
         return enough_s - (life.expires_s - self.expires_s)
 
 
+def new_record(
+    secret: ObjectMeta,
+    life: TokenLife,
+    evidence: Evidence,
+    *,
+    token_s: EpochTime | None,
+    now_at: Instant,
+) -> WriteRecord:
+    """Return the record of a write.
+
+    Args:
+        life: Of the token in the Secret after it.
+        token_s: When the token is written (epoch, issuer's time); None for annotations alone:
+            without a response nothing shows such a write, and its requests would come again.
+    """
+    sent = () if token_s is None else (format_utc_millis(token_s), evidence.term)
+    return WriteRecord(secret.uid, sent, evidence, *life, now_at)
+
+
 def wait_s(
     record: WriteRecord | None,
     secret: ObjectMeta,
@@ -145,6 +262,7 @@ def wait_s(
         secret: The Secret to write, as known now.
         life: Of the token to be written; None for annotations alone.
     """
+    record = last_applied(record, secret)
     if record is None or record.uid != secret.uid or _is_new(record.evidence, evidence):
         return 0.0
     if not is_unchanged(record, secret, owner):
@@ -195,6 +313,7 @@ def is_unanswered(record: WriteRecord | None, secret: ObjectMeta) -> bool:
 
 def undone(record: WriteRecord | None, secret: ObjectMeta | None, owner: Owner) -> Undone:
     """Return which part of our last write another writer has undone; "" if none is known."""
+    record = last_applied(record, secret)
     if record is None or record.response is None:
         return ""
     if secret is None or secret.uid != record.uid:
@@ -228,12 +347,55 @@ class WriteRecords:
     def get(self, key: SessionKey) -> WriteRecord | None:
         return self._records.get(key)
 
-    def put(self, key: SessionKey, record: WriteRecord | None) -> None:
-        """Remember a write; None forgets it."""
-        if record is None:
-            self._records.pop(key, None)
-        else:
-            self._records[key] = record
+    @contextmanager
+    def sending(self, key: SessionKey, record: WriteRecord) -> Iterator[None]:
+        """Remember a write while it is sent; forget it if it was certainly not applied."""
+        before = self.get(key)
+        self._records[key] = record.following(before)
+        try:
+            yield
+        except (KubeError, NotLeaderError) as error:
+            if isinstance(error, NotLeaderError) or 400 <= error.status < 500:
+                self.forget(key)
+                if before is not None:
+                    self._records[key] = before
+            raise
+
+    def answered(self, key: SessionKey, secret: ObjectMeta, *, now_at: Instant) -> None:
+        """Remember what the response to the last write of a session shows."""
+        if (record := self.get(key)) is not None:  # else the term has ended
+            self._records[key] = record.record_response(secret, now_at=now_at)
+
+    def created(
+        self, key: SessionKey, record: WriteRecord, secret: ObjectMeta, *, now_at: Instant
+    ) -> None:
+        """Remember the write that created a Secret, and its response."""
+        self._records[key] = record.following(None)
+        self.answered(key, secret, now_at=now_at)
+
+    def confirmation_answered(
+        self,
+        key: SessionKey,
+        before: ObjectMeta,
+        secret: ObjectMeta,
+        *,
+        sent_at: Instant,
+        now_at: Instant,
+    ) -> None:
+        """Remember a write of the confirmation alone: the record of the token goes on.
+
+        Args:
+            before: The Secret that was written.
+            secret: The response.
+        """
+        record = last_applied(self.get(key), before)
+        if record is None or record.uid != secret.uid:
+            return
+        self._records[key] = replace(record, written_at=sent_at).following(record)
+        self.answered(key, secret, now_at=now_at)
+
+    def forget(self, key: SessionKey) -> None:
+        self._records.pop(key, None)
 
     def clear(self) -> None:
         """Forget all: another replica may have written since."""
