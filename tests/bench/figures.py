@@ -89,6 +89,7 @@ FIGURES = (
     Figure("rss_synced_mb", "MB"),
     Figure("rss_mb", "MB", {10_000: Target(100), 100_000: Target(250)}),
     Figure("rss_peak_mb", "MB"),
+    Figure("loop_lag_worst_s", "s", {100_000: Target(0.05)}),
     Figure("go_rss_synced_mb", "MB"),
     Figure("go_rss_mb", "MB"),
     Figure("kopf_rss_mb", "MB"),
@@ -103,7 +104,7 @@ FIGURES = (
     Figure("idle_cpu_percent", "%"),
     Figure("renewing_cpu_percent", "%", {10_000: Target(1)}),
     # takeover
-    Figure("takeover_first_write_s", "s"),
+    Figure("takeover_first_write_s", "s", {100_000: Target(1)}),
     Figure("takeover_relist_s", "s"),
     Figure("takeover_resync_s", "s"),
     # pages

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ TOUCHES_PER_SESSION = 2
 """Source: `pod_touches.TOUCHES_PER_WRITE`: the adoption replaces a token that cannot be read."""
 
 NAMES = Names()
+TOUCHES = "token_reconciler_pod_touches_total"
 PEER_LABEL = "bench.example.invalid/peer"
 BARE, KOPF = "bare", "kopf"
 """Values of `PEER_LABEL`, and prefixes of the Secrets' names. kopf adds a finalizer to its own."""
@@ -125,14 +127,29 @@ async def _adopt(fleet: Fleet) -> None:
 
 async def touches(environment: Mapping[str, str]) -> float:
     """Return how many pods the controller of this environment has touched."""
-    return (await metrics(environment)).get("token_reconciler_pod_touches_total", 0.0)
+    return (await metrics(environment)).get(TOUCHES, 0.0)
 
 
 async def metrics(environment: Mapping[str, str]) -> dict[str, float]:
     """Return the samples of /metrics, summed over labels."""
+    return samples(await metrics_text(environment))
+
+
+async def metrics_text(environment: Mapping[str, str]) -> str:
     url = f"http://{environment['RECONCILER_LISTEN']}/metrics"
     async with aiohttp.ClientSession() as http, http.get(url) as response:
-        return samples(await response.text())
+        return await response.text()
+
+
+def longest_s(text: str, histogram: str) -> float:
+    """Return the upper bound of the largest value in a histogram without labels, seconds.
+
+    >>> longest_s('a_bucket{le="0.1"} 7\\na_bucket{le="0.2"} 8\\na_bucket{le="+Inf"} 8\\n', "a")
+    0.2
+    """
+    lines = [line for line in text.splitlines() if line.startswith(f"{histogram}_bucket")]
+    counts = {float(line.split('"')[1]): float(line.split()[-1]) for line in lines}
+    return min(bound for bound, count in counts.items() if count == counts[math.inf])
 
 
 def samples(text: str) -> dict[str, float]:

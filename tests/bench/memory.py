@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 from typing import Any, Generic, TypeVar
+from unittest import mock
 
 from reconciler.app.main import _freeze_memory
 from reconciler.app.telemetry import MetricsEndpoint, open_telemetry
@@ -49,7 +50,6 @@ NAMES = Names()
 PROJECTS = 40
 TTL_S = 900
 MIB = 2**20
-LAG_INTERVAL_S = 0.01
 ROOT = Path(__file__).parents[2] / "reconciler"
 
 
@@ -277,25 +277,48 @@ class Peers:
 PEERS = Peers()
 
 
-class Lag:
-    """The longest turn of the event loop since the last reading, in CPU time of its thread.
+class Steps:
+    """The longest callback of the event loop since the last reading, in CPU time of its thread.
 
-    Other processes on the same cores do not count, and neither do the peers that are played here.
+    Nothing else runs during one. Other processes on the same cores do not count, and neither do the
+    peers that are played here.
     """
 
     def __init__(self) -> None:
         self._worst_s = 0.0
+        self._where = ""
 
-    async def run(self) -> None:
-        while True:
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        run = asyncio.Handle._run
+
+        def timed(handle: Any) -> None:
             began_s, played_s = time.thread_time(), PEERS.cpu_s
-            await asyncio.sleep(LAG_INTERVAL_S)
-            turn_s = time.thread_time() - began_s - (PEERS.cpu_s - played_s)
-            self._worst_s = max(self._worst_s, turn_s)
+            run(handle)
+            took_s = time.thread_time() - began_s - (PEERS.cpu_s - played_s)
+            if took_s > self._worst_s:
+                self._worst_s, self._where = took_s, _where(handle)
 
-    def take_ms(self) -> float:
-        worst_s, self._worst_s = self._worst_s, 0.0
-        return round(worst_s * 1000, 1)
+        with mock.patch.object(asyncio.Handle, "_run", timed):
+            yield
+
+    def take(self) -> str:
+        """Return the milliseconds, and where the callback's coroutine waits now."""
+        found, self._worst_s = f"{self._worst_s * 1000:.1f} ms, {self._where}", 0.0
+        return found
+
+
+def _where(handle: Any) -> str:
+    """Return the coroutine that a callback ran, and the innermost one that it waits in."""
+    task = getattr(handle._callback, "__self__", None)
+    if not isinstance(task, asyncio.Task):
+        return repr(handle)
+    names: list[str] = []
+    waits_in: Any = task.get_coro()
+    while hasattr(waits_in, "cr_await"):
+        names.append(waits_in.__qualname__)
+        waits_in = waits_in.cr_await
+    return f"{names[0]} in {names[-1]}" if names else repr(task)
 
 
 class Collections:
@@ -311,7 +334,7 @@ class Collections:
             self.worst_s = max(self.worst_s, time.thread_time() - self._began_s)
 
 
-async def _first_start(sessions: int, *, trace: bool) -> dict[str, Any]:
+async def _first_start(sessions: int, steps: Steps, *, trace: bool) -> dict[str, Any]:
     clock, cluster = SystemClock(), Cluster(sessions)
     figures: dict[str, Any] = {}
     async with open_telemetry(clock, replica="replica-0") as telemetry:
@@ -343,15 +366,14 @@ async def _first_start(sessions: int, *, trace: bool) -> dict[str, Any]:
         )
         if trace:
             tracemalloc.start()
-        lag, stop, collections = Lag(), asyncio.Event(), Collections()
+        stop, collections = asyncio.Event(), Collections()
         figures["start_mib"] = rss_mib()
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(lag.run())
             began_at = time.monotonic()
             group.create_task(controller.run(stop))
             await synced.wait()
             figures["synced_s"] = time.monotonic() - began_at
-            figures["synced_mib"], figures["synced_turn_cpu_ms"] = rss_mib(), lag.take_ms()
+            figures["synced_mib"], figures["synced_longest_step"] = rss_mib(), steps.take()
             while not cluster.writes:
                 await asyncio.sleep(0.01)
             figures["first_refresh_s"] = time.monotonic() - began_at - figures["synced_s"]
@@ -362,18 +384,17 @@ async def _first_start(sessions: int, *, trace: bool) -> dict[str, Any]:
             used_s = time.thread_time() - began_s - (PEERS.cpu_s - played_s)
             figures["refresh_cpu_us"] = used_s / left * 1e6
             figures["resync_s"] = time.monotonic() - began_at - figures["synced_s"]
-            figures["resynced_mib"], figures["resync_turn_cpu_ms"] = rss_mib(), lag.take_ms()
+            figures["resynced_mib"], figures["resync_longest_step"] = rss_mib(), steps.take()
             await metrics.scrape()
-            figures["scraped_mib"], figures["scrape_turn_cpu_ms"] = rss_mib(), lag.take_ms()
+            figures["scraped_mib"], figures["scrape_longest_step"] = rss_mib(), steps.take()
             if trace:
                 figures["components"] = _components(sessions)
                 tracemalloc.stop()
             controller.sessions.clear_context()
             await controller.resync.plan_all("token_replaced", news=Trigger.REQUESTED)
-            figures["plan_all_turn_cpu_ms"] = lag.take_ms()
+            figures["plan_all_longest_step"] = steps.take()
             gc.callbacks.remove(collections)
             figures["collection_cpu_ms"] = collections.worst_s * 1000
-            watching.cancel()
             stop.set()
     return {
         name: round(value, 1) if isinstance(value, float) else value
@@ -396,7 +417,10 @@ def _components(sessions: int) -> dict[str, int]:
 
 def _work(sessions: int, trace: bool, answer: Connection) -> None:
     configure_logs("ERROR", "json")
-    answer.send(asyncio.run(_first_start(sessions, trace=trace)))
+    gc.freeze()  # as a run does
+    steps = Steps()
+    with steps.timed():
+        answer.send(asyncio.run(_first_start(sessions, steps, trace=trace)))
 
 
 def measure(sessions: int, *, trace: bool) -> dict[str, Any]:

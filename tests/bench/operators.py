@@ -1,14 +1,28 @@
 """One startup resync of an operator, each in a process of its own: the product or a peer."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.bench.fleet import BARE, CONNECTIONS, KOPF, PEER_LABEL, Fleet, finished_resync, touches
+from tests.bench.fleet import (
+    BARE,
+    CONNECTIONS,
+    KOPF,
+    PEER_LABEL,
+    TOUCHES,
+    Fleet,
+    finished_resync,
+    longest_s,
+    metrics_text,
+    samples,
+)
 from tests.bench.procfs import cpu_s, peak_mb, rss_mb
 from tests.controller import COMMAND, running
+
+LAG = "token_reconciler_event_loop_lag_seconds"
 
 KOPF_INTERVAL_S = 600
 """Longer than any run of it here: each Secret is written once."""
@@ -34,6 +48,7 @@ class Resync:
     rss_synced_mb: float
     rss_mb: float
     rss_peak_mb: float
+    lag_s: float = math.nan
 
 
 def product(fleet: Fleet) -> Operator:
@@ -83,7 +98,9 @@ async def measured(fleet: Fleet, operator: Operator) -> Resync:
         )
         if operator.synced == "stores_synced":
             reasons = {line["reason"] for line in process.events("runner_token_refreshed")}
-            touched = await touches(operator.environment)
+            text = await metrics_text(operator.environment)
+            touched = samples(text).get(TOUCHES, 0.0)
+            found = replace(found, lag_s=longest_s(text, LAG))
             if reasons != {"startup_resync"} or touched:
                 raise AssertionError(f"not the resync alone: {reasons}, {touched:g} pod touches")
     return found

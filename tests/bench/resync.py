@@ -71,6 +71,7 @@ def _of_product(ours: list[Resync]) -> dict[str, float]:
         "rss_synced_mb": median(one.rss_synced_mb for one in ours),
         "rss_mb": median(one.rss_mb for one in ours),
         "rss_peak_mb": median(one.rss_peak_mb for one in ours),
+        "loop_lag_worst_s": max(one.lag_s for one in ours),
     }
 
 
