@@ -8,8 +8,9 @@ from typing import Any
 import pygal
 from pygal.style import CleanStyle
 
-from tests.bench.report import Report, load
+from tests.bench.report import Report, load, number
 
+COLORS = CleanStyle.colors
 PROGRAMS = {"": "product", "bare_": "bare client", "go_": "Go operator", "kopf_": "kopf operator"}
 # pygal leaves an import hook for its maps, which Python warns of at each later import.
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
@@ -62,13 +63,20 @@ def lines(
     chart.render_to_file(str(path))
 
 
-def _bars(title: str, labels: Iterable[str], *, kind: Any = pygal.Bar, **options: Any) -> Any:
+def _bars(
+    title: str,
+    labels: Iterable[str],
+    *,
+    kind: Any = pygal.Bar,
+    colors: Sequence[str] = COLORS,
+    **options: Any,
+) -> Any:
     return kind(
-        style=CleanStyle,
+        style=CleanStyle(colors=tuple(colors)),
         # No script: the library's default is one from another host.
         js=(),
         print_values=True,
-        value_formatter=lambda value: f"{value:.3g}",
+        value_formatter=number,
         title=title,
         x_labels=list(labels),
         legend_at_bottom=True,
@@ -83,11 +91,13 @@ def _sizes(report: Report, names: Sequence[str]) -> list[int]:
 def _programs(report: Report, figure: str, title: str) -> Any:
     names = [f"{prefix}{figure}" for prefix in PROGRAMS]
     sizes = _sizes(report, names)
-    chart = _bars(title, [f"{size:,} sessions" for size in sizes])
-    for name, program in zip(names, PROGRAMS.values(), strict=True):
-        values = [report.values.get(f"{name}_{size}") for size in sizes]
-        if any(values):
-            chart.add(program, [value and value.value for value in values])
+    rows = [[report.values.get(f"{name}_{size}") for size in sizes] for name in names]
+    # A program has one colour in all pictures, those without another program among them.
+    colors = [color for color, row in zip(COLORS, rows, strict=False) if any(row)]
+    chart = _bars(title, [f"{size:,} sessions" for size in sizes], colors=colors)
+    for program, row in zip(PROGRAMS.values(), rows, strict=True):
+        if any(row):
+            chart.add(program, [value and value.value for value in row])
     return chart
 
 
