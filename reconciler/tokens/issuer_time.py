@@ -9,6 +9,7 @@ from reconciler.clock import Clock, ClockOffset, EpochTime, Instant
 from reconciler.net.http_dates import parse_date
 from reconciler.tokens.server_clock import (
     RESOLUTION_S,
+    SAME_TIME_S,
     Bounds,
     ClockEstimate,
     ServerClock,
@@ -68,6 +69,15 @@ class IssuerTime:
     def observed(self) -> bool:
         """True after the first response."""
         return self._rules.estimate is not None
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether `now_s` is from a response, or from two clocks that agree: the API server's and
+        ours."""
+        api_server = self._api_server_bounds()
+        return self.observed or (
+            api_server is not None and apart_s(api_server, self._wall()) <= SAME_TIME_S
+        )
 
     @property
     def estimate(self) -> ClockEstimate | None:

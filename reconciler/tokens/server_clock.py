@@ -20,6 +20,11 @@ SAME_ISSUER_S = 2.0
 """Claims of one issuer that are no further apart mean the same time: synchronised nodes of an
 issuer, a rounded `iat`, a clock that is slewed."""
 
+DRIFT = 0.0006
+"""Largest lasting error of our monotonic clock's rate: an NTP client may correct it by 500 ppm, and
+without one a crystal is off by 100. Tokens that come hours apart differ by so much. Source: the
+kernel's timex.h, MAXFREQ."""
+
 SAME_TIME_S = 5.0
 """Clocks of different machines that are no further apart agree."""
 
@@ -108,6 +113,10 @@ class ClockSample:
     at: Instant
     is_refused: bool = False
 
+    def bounds_at(self, now_at: Instant) -> Bounds:
+        """Return the offset by now: our clock may have drifted since."""
+        return _drifted(self.bounds, now_at - self.at)
+
 
 @dataclass(frozen=True, slots=True)
 class ClockEstimate:
@@ -125,6 +134,7 @@ class ServerClock:
         self._samples: deque[ClockSample] = deque(maxlen=MAX_SAMPLES)
         """Tokens of different seconds, the latest first, each as it was first received."""
         self._floor_s = ClockOffset(-math.inf)
+        self._proven_at: Instant = NEVER
         self._contradicting: ClockSample | None = None
         """The youngest of the tokens that contradict what earlier ones have proven."""
         self.estimate: ClockEstimate | None = None
@@ -256,7 +266,8 @@ class ServerClock:
         """Return whether a token and what earlier ones have proven cannot both be true."""
         estimate = self.estimate
         if estimate is not None and estimate.proven:
-            return apart_s(sample.bounds, estimate.bounds) > SAME_ISSUER_S
+            proven = _drifted(estimate.bounds, sample.at - self._proven_at)
+            return apart_s(sample.bounds, proven) > SAME_ISSUER_S
         return self._floor_s - sample.bounds.high_s > SAME_ISSUER_S
 
     def _remember(self, sample: ClockSample) -> None:
@@ -317,6 +328,7 @@ class ServerClock:
         run = agreeing(self._samples)
         if sample is not None and self.is_proof(run):
             self._floor_s = min(self._floor_s, max(each.floor_s for each in run))
+            self._proven_at = run[0].at
             proven = ClockEstimate(youngest(run), TimeSource.TOKEN, proven=True)
             return proven, proven.bounds
         if (
@@ -374,7 +386,8 @@ def agreeing(newest_first: Iterable[ClockSample]) -> list[ClockSample]:
     found: list[ClockSample] = []
     low_s, high_s = ClockOffset(-math.inf), ClockOffset(math.inf)
     for sample in newest_first:
-        low_s, high_s = max(low_s, sample.bounds.low_s), min(high_s, sample.bounds.high_s)
+        bounds = sample.bounds_at(found[0].at if found else sample.at)
+        low_s, high_s = max(low_s, bounds.low_s), min(high_s, bounds.high_s)
         if low_s - high_s > SAME_ISSUER_S:
             break
         found.append(sample)
@@ -389,10 +402,17 @@ def youngest(newest_first: list[ClockSample]) -> Bounds:
     forth. The youngest may have come with a slow response and wide bounds: the latest `PROOF`
     tokens limit how late the time can be, by as much as tokens that agree may differ.
     """
-    low_s = max(sample.bounds.low_s for sample in newest_first)
-    latest_s = min(sample.bounds.high_s for sample in newest_first[:PROOF]) + SAME_ISSUER_S
-    high_s = min(s.bounds.high_s for s in newest_first if s.bounds.high_s >= low_s)
+    known = [sample.bounds_at(newest_first[0].at) for sample in newest_first]
+    low_s = max(bounds.low_s for bounds in known)
+    latest_s = min(bounds.high_s for bounds in known[:PROOF]) + SAME_ISSUER_S
+    high_s = min(bounds.high_s for bounds in known if bounds.high_s >= low_s)
     return Bounds(low_s, min(high_s, latest_s))
+
+
+def _drifted(bounds: Bounds, since_s: float) -> Bounds:
+    """Widen bounds by the drift of our clock in this time."""
+    drift_s = DRIFT * max(0.0, since_s)
+    return Bounds(bounds.low_s - drift_s, bounds.high_s + drift_s)
 
 
 def intersect(newest_first: Iterable[Bounds]) -> Bounds:

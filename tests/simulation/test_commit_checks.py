@@ -109,6 +109,23 @@ def test_each_change_by_others_allows_one_write_more_up_to_a_rate() -> None:
     assert len(findings_of(lambda bench: quarrel(bench, most + 1))) == 1
 
 
+def test_each_request_allows_a_write_at_any_rate_and_once() -> None:
+    most = 2 * int(commit_checks.WRITES + WINDOW_S / commit_checks.CONTESTED_S)
+
+    def request(bench: Bench, value: str) -> None:
+        body = {"metadata": {"annotations": {NAMES.requested_at: value}}}
+        bench.core.patch(kinds.SECRETS, "default", "o", body, by=OTHER)
+
+    def honoured(bench: Bench, writes: int) -> None:
+        for number in range(most):
+            request(bench, f"request {number}")
+        for _ in range(writes):
+            bench.change(US)
+
+    assert findings_of(lambda bench: honoured(bench, most + commit_checks.WRITES)) == []
+    assert len(findings_of(lambda bench: honoured(bench, most + commit_checks.WRITES + 1))) == 1
+
+
 def test_a_pod_that_changes_allows_nothing_and_a_new_one_does() -> None:
     def restless(bench: Bench) -> None:
         for _ in range(commit_checks.WRITES + 1):

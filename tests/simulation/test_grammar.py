@@ -181,8 +181,8 @@ class Found(NamedTuple):
         length_s = moves[-1].end_s + min(conditions.ttl_s, LONG_S)
         pods = (PodLifetime(0.0, 2 * length_s, 0.5 * conditions.ttl_s, finishes=False),)
         sessions = tuple(SessionPlan(f"Sess{n}", "Team-a", pods) for n in range(self.sessions))
-        rates = (self.rate,)
-        return Scenario(0, 1.0, length_s, ("Team-a",), sessions, moves, 0.0, rates, conditions)
+        skew_s, rates = conditions.skew_s, (self.rate,)
+        return Scenario(0, 1.0, length_s, ("Team-a",), sessions, moves, skew_s, rates, conditions)
 
 
 FOUND = {
@@ -207,7 +207,11 @@ FOUND = {
     ),
     "expired tokens before a replica starts": Found(Conditions(), "restart-all@300.0+1500.0*0.2"),
     "a clock that drifts until a cache has three tokens": Found(
-        Conditions(ttl_s=86_400.0, cached_s=2178.0), "watch-reset@6000.0+0.5*0.5", rate=1.0018
+        Conditions(ttl_s=86_400.0, cached_s=2178.0), "watch-reset@6000.0+0.5*0.5", rate=1.0006
+    ),
+    "a replica that starts without the issuer, with a wrong clock": Found(
+        Conditions(skew_s=3600.0),
+        "rollout@174.081+36.411*0.549693 issuer-outage@174.081+177.079*0.757634",
     ),
 }
 

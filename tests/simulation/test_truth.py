@@ -38,7 +38,7 @@ def test_a_shortest_life_that_no_session_has_is_seen(monkeypatch: pytest.MonkeyP
 
 
 def test_exposure_without_an_expired_token_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin(exposure: EstimatedExposure, now_s: EpochTime) -> EpochTime:
+    def begin(exposure: EstimatedExposure, now_s: EpochTime, *, is_known: bool) -> EpochTime:
         exposure.total_s += 10.0
         return now_s
 

@@ -164,7 +164,8 @@ class StatusCollector:
             {},
             set(),
         )
-        counted_s = self._parts.exposure.begin(now_s)
+        is_known = context.static or self._parts.issuer_time.is_supported
+        counted_s = self._parts.exposure.begin(now_s, is_known=is_known)
         turn = TimeSlice(self._clock)
         for pod in self._parts.stores.pods.snapshot():
             reading = self._read(pod, context, now_s)
@@ -208,7 +209,7 @@ class StatusCollector:
         self,
         reading: SessionReading,
         now_s: EpochTime,
-        counted_s: EpochTime,
+        counted_s: EpochTime | None,
         standby_s: float | None,
     ) -> None:
         key, expires_s, pod = reading.key, reading.expires_s, reading.pod
@@ -226,7 +227,9 @@ class StatusCollector:
         )
         if blocked_by or not confirmed:
             self._excluded.add(key)
-        elif remaining_s is not None and remaining_s < 0 and pod is not None:
+        elif counted_s is None or pod is None or remaining_s is None:
+            return
+        elif remaining_s < 0:
             self._parts.exposure.count(
                 now_s + remaining_s, pod.created_s, counted_s, now_s=now_s, key=key
             )

@@ -109,10 +109,18 @@ class EstimatedExposure:
         if expires_s >= seen_s:
             self._writes.append(_Write(key, expires_s, starts_s, written_s, seen_s))
 
-    def begin(self, now_s: EpochTime) -> EpochTime:
-        """Begin a count of all pods at this instant (epoch); return when the last one was."""
-        last_s, self._counted_until_s = self._counted_until_s, now_s
-        return last_s
+    def begin(self, now_s: EpochTime, *, is_known: bool = True) -> EpochTime | None:
+        """Begin a count of all pods at this instant (epoch).
+
+        Args:
+            is_known: Whether the instant is the issuer's. If not, nothing is counted: the first
+                count by the issuer's time covers what was before it, too.
+        Returns: When the last count was; None: nothing is to be counted.
+        """
+        last_s = self._counted_until_s
+        if is_known or last_s == EPOCH:
+            self._counted_until_s = now_s
+        return last_s if is_known else None
 
     def time_moved(self, since_s: EpochTime, moved_s: float) -> None:
         """Go on with the issuer's time as it is known now.

@@ -65,7 +65,8 @@ LOOKUPS_A_MINUTE = 20
 class WriteBudgetChecker:
     """Counts the writes of each process for each session; a commit hook.
 
-    Each change of the session's Secret by another client, and each new pod, allows one more write.
+    Each change of the session's Secret by another client, and each new pod, allows one more write,
+    up to a rate. So does each request for a refresh, at any rate: each of them is honoured once.
     A change of a pod does not: it needs no write. A touch follows its write and is repeated once,
     so that each write allows two. A new term may begin with a write.
 
@@ -90,6 +91,8 @@ class WriteBudgetChecker:
         self._life_s = life_s
         self._ours: dict[tuple[SessionKey, str, str], deque[Instant]] = defaultdict(deque)
         self._others: dict[SessionKey, deque[Instant]] = defaultdict(deque)
+        self._requests: dict[SessionKey, deque[Instant]] = defaultdict(deque)
+        self._requested: dict[SessionKey, str] = {}
         self._common: deque[Instant] = deque()
         self._lives: dict[SessionKey, deque[float]] = defaultdict(partial(deque, maxlen=LIVES))
 
@@ -109,8 +112,19 @@ class WriteBudgetChecker:
         if commit.user == self._us:
             what = "write" if commit.kind is kinds.SECRETS else "touch"
             self._count(key, commit.caller.agent, what)
+        elif self._is_request(key, commit):
+            self._requests[key].append(self._clock.monotonic())
         elif commit.kind is kinds.SECRETS or commit.removed or commit.verb == "create":
             self._others[key].append(self._clock.monotonic())
+
+    def _is_request(self, key: SessionKey, commit: Commit) -> bool:
+        """Return whether a change of a Secret requests a refresh."""
+        annotations = commit.object["metadata"].get("annotations") or {}
+        value: str = annotations.get(self._names.requested_at, "")
+        if commit.kind is not kinds.SECRETS or commit.removed or not value:
+            return False
+        before, self._requested[key] = self._requested.get(key, ""), value
+        return value != before
 
     def _count(self, key: SessionKey, process: str, what: str) -> None:
         lives = self._lives[key]
@@ -121,13 +135,15 @@ class WriteBudgetChecker:
         ours.append(now_at)
         since_at = now_at - window_s - ANSWERED_S
         others = len(_since(self._others[key], since_at)) + len(_since(self._common, since_at))
-        extra = min(others, max(WRITES, window_s / CONTESTED_S))
+        requests = len(_since(self._requests[key], since_at))
+        extra = min(others, max(WRITES, window_s / CONTESTED_S)) + requests
         allowed = WRITES + extra
         if what == "touch":  # it follows its write, and is repeated once
             written = sum(at > since_at for at in self._ours[key, process, "write"])
             allowed = max(WRITES + 2 * extra, 2 * written)
         if len(ours) > allowed:
             excess = f"{len(ours)} times {what} of {key} in {window_s:g} s by {process}"
+            others += requests
             changes = f"{others} changes by other clients" if others else "without any change"
             self._event_log.add_violation(WRITE_BUDGET, f"{excess}; {changes}")
             ours.clear()

@@ -31,9 +31,9 @@ STATUS_IS_TRUE = "status_is_true"
 CERTAIN_S = 5.0
 """Tolerance: Date header and `iat` have whole seconds, and an offset may change by a few."""
 
-DRIFT = 0.006
-"""Largest error of a replica's clock for each second since the issuer's last answer: the world's
-clocks have rates that are off by up to 0.005."""
+DRIFT = 0.0007
+"""Error of a replica's clock for each second since the issuer's last answer, a little more than
+`scenario.RATE`."""
 
 REQUEST_DUE = 0.1
 """Part of a token's life after which every replica has sent another token request."""

@@ -11,11 +11,21 @@ MADE_S = EpochTime(0)
 KEY = SessionKey("team-a", "2Ab0")
 
 
-def counted(exposure: EstimatedExposure, expires_s: EpochTime, now_s: EpochTime) -> float:
+def counted(
+    exposure: EstimatedExposure, expires_s: EpochTime, now_s: EpochTime, *, is_known: bool = True
+) -> float:
     """Return what one more count at this instant adds for one pod."""
-    before_s, last_s = exposure.total_s, exposure.begin(now_s)
-    exposure.count(expires_s, MADE_S, last_s, now_s=now_s, key=KEY)
+    before_s, last_s = exposure.total_s, exposure.begin(now_s, is_known=is_known)
+    if last_s is not None:
+        exposure.count(expires_s, MADE_S, last_s, now_s=now_s, key=KEY)
     return exposure.total_s - before_s
+
+
+def test_what_passes_while_the_time_is_unknown_is_counted_when_it_is_known() -> None:
+    exposure = EstimatedExposure(90.0)
+    assert counted(exposure, NOW_S - 600.0, NOW_S, is_known=False) == 0.0
+    assert counted(exposure, NOW_S - 600.0, NOW_S + 20.0, is_known=False) == 0.0
+    assert counted(exposure, NOW_S - 600.0, NOW_S + 30.0) == 30.0
 
 
 @pytest.mark.parametrize("moved_s", [-5.0, 5.0, 700.0])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_before_the_first_answer_the_wall_clock_is_the_best_guess() -> None:
     assert time.now_s() == clock.wall_s
     assert (time.skew_s, time.error_s) == (0.0, 0.0)
     assert time.offsets_s() == {}
+
+
+def test_before_the_first_answer_the_time_is_supported_if_two_clocks_agree() -> None:
+    clock = ManualClock()
+    time = IssuerTime(clock)
+    supported = [time.is_supported]
+    time.observe_api_server(formatdate(float(clock.wall_s), usegmt=True))
+    supported.append(time.is_supported)
+    clock.wall_s += 60
+    supported.append(time.is_supported)
+    time.observe(_answer(clock), None)
+    supported.append(time.is_supported)
+    assert supported == [False, True, False, True]
 
 
 def test_a_step_of_our_wall_clock_changes_nothing_but_the_skew() -> None:

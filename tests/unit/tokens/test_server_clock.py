@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 
 from reconciler.clock import ClockOffset, EpochTime, Instant
 from reconciler.tokens.server_clock import (
+    SAME_ISSUER_S,
     Bounds,
     ClockEstimate,
     ClockSample,
@@ -535,3 +536,19 @@ def test_a_cache_that_keeps_tokens_for_longer_than_they_live_moves_no_time(
         estimate = world.rules.estimate
         assert estimate is not None
         assert abs(estimate.bounds.middle_s - world.issuer_s) <= 2.0
+
+
+@pytest.mark.parametrize("drift", [-0.0005, 0.0005])
+def test_a_clock_that_drifts_is_followed_behind_a_cache_of_hours(drift: float) -> None:
+    rules, every_s = ServerClock(), 8 * 3600.0
+    for number in range(1, 8):
+        issued_s = EpochTime(math.floor(RIGHT + number * every_s * (1 + drift)))
+        for retry_s in (0.0, 2.2):
+            sent_at = Instant(number * every_s + retry_s)
+            response = TokenTimes(issued_s, issued_s + 86_400.0, None, sent_at, sent_at + 0.1)
+            judged = rules.observe(response, {})
+            if retry_s and rules.needs_another:
+                rules.settle(judged)
+    assert rules.estimate is not None
+    off_s = rules.estimate.bounds.middle_s - (RIGHT + number * every_s * drift)
+    assert abs(off_s) <= SAME_ISSUER_S
