@@ -11,7 +11,7 @@ from reconciler.errors import TransportError
 from reconciler.kube.api import ListOptions
 from reconciler.kube.client import HttpKube
 from reconciler.kube.decoding import metadata_resource
-from reconciler.kube.list_slots import PARALLEL
+from reconciler.kube.list_slots import PARALLEL, ListSlots
 from reconciler.naming import Names
 from tests.lab.platform_client import scripted
 from tests.lab.test_kube_client import FakeCredentials
@@ -80,6 +80,7 @@ async def serving(*, connections: int = 1) -> AsyncIterator[tuple[HttpKube, Serv
 
 async def test_lists_and_watches_without_end_keep_no_write_from_its_connection() -> None:
     async with serving() as (kube, server), AsyncExitStack() as stack:
+        kube._list_slots = ListSlots(turn_s=600.0)  # none is freed meanwhile
         for namespace in NAMESPACES:
             watch = kube.watch(SECRETS, ListOptions(namespace), version="1", timeout_s=60)
             await stack.enter_async_context(watch)
@@ -89,6 +90,7 @@ async def test_lists_and_watches_without_end_keep_no_write_from_its_connection()
         assert (await kube.get(SECRETS, "team", "a")).version == "7"
         one = ListOptions("team", fields="metadata.name=a")
         assert (await kube.list(SECRETS, one)).version == "7"
+        assert server.lists == PARALLEL
         await kube.ready()
         assert not any(task.done() for task in lists)
         server.released.set()

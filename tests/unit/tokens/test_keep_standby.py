@@ -43,6 +43,20 @@ def test_the_best_token_is_never_older_than_a_tenth_of_its_life(ttl_s: float) ->
     _with_standby(story, ttl_s=ttl_s, takes_s=0.05)
 
 
+def test_a_refusal_of_a_young_token_is_followed_at_the_end_of_its_pause() -> None:
+    async def story(bench: SourceBench) -> None:
+        await asyncio.sleep(1)
+        bench.issuer.fault = lambda: IssuerRefused("invalid_client", status=401)
+        with pytest.raises(IssuerRefused):
+            await bench.source.refresh()
+        bench.issuer.fault = None
+        assert len(bench.issuer.asked_at) == 2
+        await asyncio.sleep(30)  # far below the age at which a standby token is requested
+        assert len(bench.issuer.asked_at) == 3
+
+    _with_standby(story)
+
+
 def test_very_short_lifetimes_do_not_cause_many_requests() -> None:
     async def story(bench: SourceBench) -> None:
         await asyncio.sleep(60)
