@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from reconciler.clock import Instant
-from reconciler.controller.decide import refresh_plan
+from reconciler.controller.decide import evidence, refresh_plan
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.refresh_plan import DecisionContext
 from reconciler.controller.decide.sharding import owns
@@ -293,7 +293,8 @@ def test_two_shards_that_took_themselves_for_the_only_writer_would_write_in_turn
         return context.startup == "all" and annotations.refreshed_by != context.term
 
     monkeypatch.setattr(refresh_plan, "_is_startup_due", is_due)
-    monkeypatch.setattr(refresh_plan, "last_applied", lambda record, secret, names: None)
+    for module in (refresh_plan, evidence):
+        monkeypatch.setattr(module, "last_applied", lambda record, secret: None)
 
     async def course() -> None:
         async with opened([Shard(0, 1)]) as shards:
