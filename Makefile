@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check bench soak mutants clean
+.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz bench soak mutants clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -85,15 +85,16 @@ check: setup ## Lint, types, layers, wording, documents against code; starts no 
 	$(BIN)/python -m tests.wording
 	$(BIN)/python -m pytest -q $(CONSISTENCY)
 
+fuzz: setup ## Run each parser of bytes from outside on changed samples; MINUTES=10, ONLY=jwt
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(ONLY)
+
 bench: assets ## Measure all figures, also in build/bench.json; QUICK=1, SESSIONS=100000, PART=resync,storm
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(SESSIONS),--sessions $(SESSIONS)) \
 	  $(if $(PART),--parts $(PART))
 
 # Two hours, or as asked: MINUTES=30. SEED repeats the faults of a run.
-MINUTES ?= 120
-
 soak: assets ## Run hours with a fault each minute; memory must stay level. MINUTES=120, SEED=7
-	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),120) $(if $(SEED),--seed $(SEED))
 
 mutants: assets ## Remove one defence after another; a world or a test must fail each time. ONLY="lease fence", SEEDS=5
 	$(BIN)/python -m tests.mutants --workers $(WORKERS) $(if $(SEEDS),--seeds $(SEEDS)) $(ONLY)

@@ -117,7 +117,7 @@ def _form(value: Any) -> Any:
         raise ValueError("must be form-encoded: name=value&name=value") from None
     for name, _ in pairs:
         if not _FORM_FIELD.fullmatch(name):
-            raise ValueError(f"must hold names of form fields; {name!r} is none")
+            raise ValueError("must hold names of form fields")
         if name in _OWN_FORM_FIELDS:
             raise ValueError(f"must not hold {name}, which another setting decides")
     return pairs
@@ -654,11 +654,8 @@ def _sentence(found: Any) -> str:
         return message
     name = str(found["loc"][0])
     variable = name if name.isupper() else f"RECONCILER_{name.upper()}"
-    shown = (
-        ""
-        if "SECRET" in variable or "TOKEN" in variable or "URL" in variable
-        else f" (is {_shown(variable)})"
-    )
+    is_hidden = any(part in variable for part in ("SECRET", "TOKEN", "URL", "FORM"))
+    shown = "" if is_hidden else f" (is {_shown(variable)})"
     return f"{variable} {message}{shown}"
 
 

@@ -29,7 +29,7 @@ from reconciler.errors import (
     ProtocolError,
     Unauthorized,
 )
-from reconciler.kube.api import ApiResource, Body, Kube, ListOptions, ObjectMeta, Page
+from reconciler.kube.api import ApiResource, Body, Kube, ListOptions, ObjectMeta, Page, is_endless
 from reconciler.kube.auth.contexts import Context, read_context
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.authorization import AuthorizerMemory
@@ -162,25 +162,33 @@ class Cluster:
 
     async def list_all(self, resource: ApiResource[T], scope: ListOptions) -> list[T]:
         """Return all items, page by page; once, start again if the continue token has expired."""
-        try:
-            return await self._pages(resource, scope, PAGE)
-        except _Expired:
-            return await self._pages(resource, scope, 0)
+        return (await self.list_whole(resource, scope))[0]
 
-    async def _pages(self, resource: ApiResource[T], scope: ListOptions, limit: int) -> list[T]:
+    async def list_whole(self, resource: ApiResource[T], scope: ListOptions) -> tuple[list[T], str]:
+        """Return all items as `list_all` does, and the version of the list."""
+        try:
+            return await self._pages(resource, scope)
+        except _Expired:
+            return await self._pages(resource, scope)
+
+    async def _pages(self, resource: ApiResource[T], scope: ListOptions) -> tuple[list[T], str]:
         items: list[T] = []
-        token = ""
+        what, token, pages = f"list {resource.plural}", "", 0
         while True:
+            pages += 1
             page: Page[T] = await self.ask(
-                f"list {resource.plural}",
+                what,
                 scope.namespace,
                 resource.plural,
-                self.kube.list(resource, scope, limit=limit, continue_token=token, limit_s=LIMIT_S),
+                self.kube.list(resource, scope, limit=PAGE, continue_token=token, limit_s=LIMIT_S),
             )
             items += page.items
+            if is_endless(page, token, pages=pages, items=len(items)):
+                error = ProtocolError(f"{what}: the list does not end")
+                raise self._failure(error, what, scope.namespace, resource.plural)
             token = page.continue_token
             if not token:
-                return items
+                return items, page.version
 
     async def ask(self, what: str, namespace: str | None, plural: str, answer: Awaitable[T]) -> T:
         """Await one response, and observe the server's time in it.

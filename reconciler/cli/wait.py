@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from reconciler.cli.cluster import LIMIT_S, Cluster
+from reconciler.cli.cluster import Cluster
 from reconciler.cli.exit_codes import EXIT_SETTINGS, EXIT_UNREACHABLE, CommandError
 from reconciler.controller.decide.annotations import pending_requests
 from reconciler.controller.state.session_state import newest_live_pod
@@ -107,14 +107,12 @@ async def _list(cluster: Cluster, scope: ListOptions) -> tuple[list[ObjectMeta],
 
     Nothing while the server is unreachable, or has just started and refuses every account.
     """
-    listing = cluster.kube.list(cluster.secret_kind, scope, limit_s=LIMIT_S)
     try:
-        page = await cluster.ask("list secrets", scope.namespace, "secrets", listing)
+        return await cluster.list_whole(cluster.secret_kind, scope)
     except CommandError as error:
         if error.code != EXIT_UNREACHABLE:
             raise
         return [], ""
-    return page.items, page.version
 
 
 async def _watch(

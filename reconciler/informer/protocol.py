@@ -38,7 +38,7 @@ from reconciler.informer.messages import (
     RetryDelay,
     WatchRequest,
 )
-from reconciler.kube.api import Event, ObjectMeta, Page, is_newer
+from reconciler.kube.api import Event, ObjectMeta, Page, is_endless, is_newer
 
 PAGE_LIMIT = 500
 """Most items in a page of a list. Source: client-go pager.go. Every list is consistent and in
@@ -167,6 +167,7 @@ class _Listing:
     is_mixed: bool = False
     continue_token: str = ""
     first_version: str = ""
+    pages: int = 0
     items: list[ObjectMeta] = field(default_factory=list)
 
 
@@ -311,6 +312,10 @@ class ListWatchProtocol:
         if not listing.first_version:
             return self.failed(ProtocolError("a list names no version"), now_at)
         listing.items.extend(page.items)
+        listing.pages += 1
+        counted = {"pages": listing.pages, "items": len(listing.items)}
+        if is_endless(page, listing.continue_token, **counted):
+            return self.failed(ProtocolError("a list does not end"), now_at)
         listing.continue_token = page.continue_token
         self._counts.skipped += page.skipped
         self._limit = next_page_items(page.length, len(page.items) + page.skipped)

@@ -65,6 +65,27 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     length: int = 0
 
 
+MAX_ITEMS = 500_000
+"""Most objects of one list: five times the sessions that one replica is measured with. A shard
+counts its own alone."""
+
+MAX_PAGES = 50_000
+"""Most pages of one list: `MAX_ITEMS` in pages of the smallest size that lists are made with."""
+
+
+def is_endless(page: Page[Any], token: str, *, pages: int, items: int) -> bool:
+    """Return whether a list does not end: its continue token repeats, or it is longer than any.
+
+    Args:
+        page: The last page.
+        token: The continue token that it was requested with.
+        pages: The number of pages until now.
+        items: The number of their objects.
+    """
+    is_over = pages >= MAX_PAGES or items > MAX_ITEMS
+    return bool(page.continue_token) and (page.continue_token == token or is_over)
+
+
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "SKIPPED"]
 
 

@@ -32,10 +32,14 @@ class _Spec(msgspec.Struct):
     leaseTransitions: int | None = None
 
 
+class _Fields(msgspec.Struct):
+    spec: dict[str, Any] | None = msgspec.field(name="f:spec", default=None)
+
+
 class _Write(msgspec.Struct):
     manager: str | None = None
     time: str | None = None
-    fieldsV1: dict[str, Any] | None = None
+    fieldsV1: _Fields | None = None
 
 
 class _Metadata(msgspec.Struct):
@@ -151,7 +155,7 @@ def _is_edited(writes: Iterable[_Write]) -> bool:
 
 
 def _owners(writes: Iterable[_Write], field: str) -> Iterator[_Write]:
-    return (one for one in writes if field in (one.fieldsV1 or {}).get("f:spec", {}))
+    return (one for one in writes if one.fieldsV1 and field in (one.fieldsV1.spec or ()))
 
 
 def holder_spec(

@@ -3,14 +3,17 @@
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from reconciler.clock import EpochTime
+from reconciler.clock import EPOCH, EpochTime
+
+LATEST = EpochTime(100_000_000_000)
+"""The year 5138. Times are calculated from a Date, and the year 10000 has no text form."""
 
 MAX_RETRY_AFTER_S = 300.0
 """A longer wait comes from a maintenance page. What waits has a shorter limit."""
 
 
 def parse_date(text: str | None) -> EpochTime | None:
-    """Return a Date header as epoch seconds, or None if it is not valid.
+    """Return a Date header as epoch seconds, or None if it is not valid, or not after the epoch.
 
     Source: RFC 9110 5.6.7; a date without a zone is UTC, as all HTTP dates are.
     """
@@ -19,9 +22,10 @@ def parse_date(text: str | None) -> EpochTime | None:
     try:
         instant = parsedate_to_datetime(text)
         known = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-        return EpochTime(known.timestamp())
+        epoch_s = EpochTime(known.timestamp())
     except (ValueError, OverflowError):
         return None
+    return epoch_s if EPOCH <= epoch_s <= LATEST else None
 
 
 def parse_retry_after(text: str | None, *, now_s: EpochTime | None) -> float | None:

@@ -14,6 +14,9 @@ from reconciler.errors import SettingsError
 
 _PORTS = {"http": 80, "https": 443}
 
+PORT_DIGITS = 5
+"""Most digits of a port; `int` refuses more than 4,300."""
+
 _SPOKEN = frozenset({"http", "https"})
 """Schemes of proxies that aiohttp supports."""
 
@@ -125,7 +128,7 @@ def _host_and_port(entry: str) -> tuple[str, int | None]:
     """Split `host:port` and `[address]:port`; without a port the entry is the host."""
     host, colon, port = entry.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    if colon and port.isdecimal() and (bracketed or ":" not in host):
+    if colon and port.isdecimal() and len(port) <= PORT_DIGITS and (bracketed or ":" not in host):
         return host.strip("[]"), int(port)
     return entry, None
 

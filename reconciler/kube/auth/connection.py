@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from reconciler.errors import SettingsError
 from reconciler.net.client_pool import Connection, ConnectionSource
@@ -41,6 +42,7 @@ def connection_of(loaded: Any, trust: Trust, *, lenient: bool = False) -> Connec
     """
     url = str(loaded.host).rstrip("/")
     try:
+        _ = urlsplit(url).port  # raises ValueError, as everything that reads the URL later would
         proxy = loaded.proxy or environment_proxy(url)
     except ValueError:
         raise SettingsError("the server of the cluster is no URL") from None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from reconciler.errors import SettingsError
 from reconciler.kube.auth.credentials import SERVICE_ACCOUNT, kubeconfig_path
 from reconciler.kube.auth.kubeconfig import any_file, problem_of, read_files
+from reconciler.kube.auth.kubeconfig_fields import is_text
 
 DEFAULT_NAMESPACE = "default"
 
@@ -54,11 +55,12 @@ def _contexts(path: str) -> tuple[str, dict[str, str]]:
     except Exception as error:  # a malformed file may make YAML's parser raise any exception
         problem = problem_of(error)
     else:
-        found = {
-            entry["name"]: str(entry["context"].get("namespace") or "")
-            for entry in merged["contexts"]
+        namespaces = {
+            entry["name"]: entry["context"].get("namespace") or "" for entry in merged["contexts"]
         }
-        return str(merged.get("current-context") or ""), found
+        if all(map(is_text, namespaces.values())):
+            return merged.get("current-context", ""), namespaces
+        problem = "not a readable kubeconfig (a namespace is no text)"
     raise SettingsError(f"KUBECONFIG {path}: {problem}")
 
 

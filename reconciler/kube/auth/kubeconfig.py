@@ -240,7 +240,18 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
         found: dict[str, Any] = _plain(self._cluster)
         return found
 
-    def named_files(self, loaded: Any) -> tuple[Path, ...]:
+    def loaded(self, configuration: Any, clock: Clock) -> _Loaded:
+        """Return what a configuration holds after `load_and_set`, and the files that it names."""
+        return _Loaded(
+            configuration,
+            trust_of(configuration),
+            self._named_files(configuration),
+            self._token_file(clock),
+            self.expires_s,
+            self.fields,
+        )
+
+    def _named_files(self, loaded: Any) -> tuple[Path, ...]:
         """Return the files of certificates and keys that the kubeconfig names, not contains."""
         if not loaded.host.startswith("https:"):
             return ()
@@ -258,7 +269,7 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
                 named.append(Path(file))
         return tuple(named)
 
-    def token_file(self, clock: Clock) -> TokenFile | None:
+    def _token_file(self, clock: Clock) -> TokenFile | None:
         """Return the user's token file, if no other credential comes before it."""
         user = _plain(self._user)
         if not user.get("tokenFile") or "exec" in user or "auth-provider" in user:
@@ -305,13 +316,9 @@ async def _load(path: str, context: str | None, clock: Clock) -> _Loaded:
         async with asyncio.timeout(LOAD_LIMIT_S + PLUGIN_END_S):
             loader = _Loader(read_files(path), context)
             await loader.load_and_set(loaded)
+        return loader.loaded(loaded, clock)
     except Exception as error:  # a malformed file may make the loader raise any exception
         problem = problem_of(error)
-    else:
-        trust = trust_of(loaded)
-        named = loader.named_files(loaded)
-        token_file = loader.token_file(clock)
-        return _Loaded(loaded, trust, named, token_file, loader.expires_s, loader.fields)
     raise SettingsError(f"KUBECONFIG {path}: {problem}")
 
 

@@ -50,6 +50,12 @@ _EXEC = frozenset(
     {"command", "args", "env", "apiVersion", "installHint", "interactiveMode", "provideClusterInfo"}
 )
 
+_NOT_TEXT = frozenset(
+    {"insecure-skip-tls-verify", "auth-provider", "exec"}
+    | {"as", "as-uid", "as-groups", "as-user-extra"}
+)
+"""Known fields whose value is no text, and those of `as`, which have rules of their own."""
+
 _NO_EFFECT = frozenset({"extensions", "disable-compression"})
 """Known fields that may be ignored without loss."""
 
@@ -98,10 +104,21 @@ def read_fields(context: Any, cluster: Any, user: Any) -> Fields:
                 )
             if field not in _NO_EFFECT:
                 ignored.append(f"{name}.{field[:80]}")
+        for field in section.keys() & known - _NOT_TEXT:
+            if not is_text(section[field]):
+                raise SettingsError(f"its {name}'s {field} is no text")
     _check_cluster(sections["cluster"][0])
     found = sections["user"][0]
     _check_user(found)
     return Fields(_impersonation(found), tuple(sorted(ignored)))
+
+
+def is_text(value: Any) -> bool:
+    """Return whether a value may be a path, a name or a header: UTF-8 without a null byte."""
+    try:
+        return isinstance(value, str) and b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _set_fields(name: str, section: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def merge(files: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             continue
         if not isinstance(content, Mapping):
             raise ShapeError(f"{path} holds no mapping")
-        current = current or str(content.get("current-context") or "")
+        current = current or _name(f"current-context of {path}", content.get("current-context"))
         folder = os.path.dirname(os.path.abspath(path))
         for section, entries in merged.items():
             for name, fields in _entries(path, section, content.get(section)).items():
@@ -70,7 +70,7 @@ def _entries(path: str, section: str, listed: Any) -> dict[str, dict[str, Any]]:
     for entry in listed:
         if not isinstance(entry, Mapping) or not entry.get("name"):
             raise ShapeError(f"an entry of {section} of {path} has no name")
-        name = str(entry["name"])
+        name = _name(f"a name in {section} of {path}", entry["name"])
         if name in found:
             raise ShapeError(f"two entries of {section} of {path} have one name")
         fields = entry.get(SECTIONS[section])
@@ -83,6 +83,12 @@ def _entries(path: str, section: str, listed: Any) -> dict[str, dict[str, Any]]:
             str(field): value for field, value in (fields or {}).items() if value not in EMPTY
         }
     return found
+
+
+def _name(what: str, value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise ShapeError(f"{what} is no text")
+    return value or ""
 
 
 def _resolved(section: str, fields: dict[str, Any], folder: str) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from reconciler.informer.protocol import (
     PAGE_LIMIT,
     ListWatchProtocol,
 )
+from reconciler.kube import api
 from reconciler.kube.api import Event, ObjectMeta
 from reconciler.kube.requests import MAX_LIST_BYTES
 from tests.unit.informer.objects import added, bookmark, event, meta, page, skipped
@@ -93,6 +94,36 @@ class TestLists:
         machine.request(Instant(0))
         assert machine.page(page(11), Instant(0)) == (Replace((), "10", check=False),)
 
+    def test_a_list_of_10_000_pages_is_read(self) -> None:
+        machine = ListWatchProtocol(lowest)
+        for number in range(9_999):
+            machine.request(Instant(0))
+            found = page(10, meta(f"n{number}"), continue_token=f"t{number}")
+            assert machine.page(found, Instant(0)) == ()
+        machine.request(Instant(0))
+        [replace] = machine.page(page(10), Instant(0))
+        assert isinstance(replace, Replace)
+        assert len(replace.items) == 9_999
+
+    @pytest.mark.parametrize("case", ["repeated token", "too many pages", "too many items"])
+    def test_a_list_that_does_not_end_fails_and_begins_again(
+        self, case: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(api, "MAX_PAGES", 50 if case == "too many pages" else 10**6)
+        monkeypatch.setattr(api, "MAX_ITEMS", 50 if case == "too many items" else 10**6)
+        machine, pages = ListWatchProtocol(lowest), 0
+        while not machine.stats().failures:
+            pages += 1
+            assert pages < 100
+            token = "t" if case == "repeated token" else f"t{pages}"
+            next_request(machine)
+            machine.page(page(10, meta(f"n{pages}"), continue_token=token), Instant(0))
+        assert pages == {"repeated token": 2, "too many pages": 50, "too many items": 51}[case]
+        assert machine.stats().last_error == "a list does not end"
+        _, request = next_request(machine)
+        assert isinstance(request, ListRequest)
+        assert request.continue_token == ""
+
     def test_an_expired_token_costs_one_more_paged_list_at_once(self) -> None:
         machine = ListWatchProtocol(lowest)
         machine.request(Instant(0))
@@ -137,10 +168,8 @@ class TestLists:
             assert isinstance(request, ListRequest)
             limits.append(request.limit)
             items = [meta(f"a{number}") for number in range(request.limit)]
-            machine.page(
-                msgspec.structs.replace(page(10, *items, continue_token="t"), length=length),
-                Instant(0),
-            )
+            found = page(10, *items, continue_token=f"t{len(limits)}")
+            machine.page(msgspec.structs.replace(found, length=length), Instant(0))
         assert limits == [FIRST_LIMIT, PAGE_LIMIT, PAGE_LIMIT, PAGE_LIMIT // 2, PAGE_LEAST]
         machine.page(page(10), Instant(0))
         assert next_request(machine)[1] == WatchRequest("10", 240)
