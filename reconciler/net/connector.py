@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,16 @@ from reconciler.net.resolver import Resolver
 
 GRACE_S = 1.0
 """Time that a connection attempt without a waiting request may take before it is aborted."""
+
+ATTEMPTS = 16
+"""Attempts of a connector at one time; others wait, without a limit for connecting. A restarted
+peer that is short of CPU time completes these; a hundred at once would all exceed that limit, and
+their repetitions too."""
+
+_NO_LIMIT = aiohttp.ClientTimeout(total=None)
+
+_sockets: ContextVar[list[socket.socket]] = ContextVar("sockets")
+"""The sockets of the attempt in progress."""
 
 
 class Connector(aiohttp.TCPConnector):
@@ -24,6 +35,10 @@ class Connector(aiohttp.TCPConnector):
     is finished and then aborted. Source: `tests/lab/test_connector.py`, which also fails when
     aiohttp closes them.
 
+    uvloop closes the transport under the TLS layer when `create_connection` is cancelled in its
+    first turn, and the TLS layer then logs a traceback. Here an attempt that takes too long is not
+    cancelled but ends by its socket, as if the peer had closed it.
+
     Args:
         options: Those of `aiohttp.TCPConnector`.
     """
@@ -31,6 +46,7 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(socket_factory=_keepalive_socket, resolver=Resolver(), **options)
         self._unwanted: set[asyncio.Task[None]] = set()
+        self._attempts = asyncio.Semaphore(ATTEMPTS)
 
     async def _create_connection(self, *args: Any) -> ResponseHandler:
         connecting = asyncio.create_task(super()._create_connection(*args), name="connect")
@@ -41,8 +57,33 @@ class Connector(aiohttp.TCPConnector):
             self._unwanted.add(task)
             task.add_done_callback(self._unwanted.discard)
             raise
+        finally:
+            del connecting  # its exception refers to this frame: a cycle
         made.close = made.abort  # type: ignore[method-assign]  # no close_notify
         return made
+
+    async def _wrap_create_connection(
+        self, *args: Any, timeout: aiohttp.ClientTimeout, **named: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        async with self._attempts:
+            sockets: list[socket.socket] = []
+            _sockets.set(sockets)
+            creating = super()._wrap_create_connection(*args, timeout=_NO_LIMIT, **named)
+            attempt = asyncio.create_task(creating, name="connect_socket")
+            try:
+                await asyncio.wait([attempt], timeout=timeout.sock_connect)
+                if attempt.done():
+                    return attempt.result()
+                raise TimeoutError
+            except (TimeoutError, asyncio.CancelledError):
+                attempt.add_done_callback(_discard)
+                shut_down = [sock for sock in sockets if _shut_down(sock)]
+                if not shut_down:
+                    attempt.cancel()
+                await asyncio.wait([attempt])
+                raise
+            finally:
+                del attempt  # as above
 
     async def connect(self, *args: Any, **named: Any) -> aiohttp.connector.Connection:
         """Return a connection on which the peer has sent nothing since its last answer.
@@ -73,6 +114,21 @@ async def _drop(connecting: asyncio.Task[ResponseHandler]) -> None:
         connecting.result().abort()
 
 
+def _discard(attempt: asyncio.Task[tuple[asyncio.Transport, ResponseHandler]]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result()[0].abort()
+
+
+def _shut_down(sock: socket.socket) -> bool:
+    """End a connected socket; return whether it was one."""
+    try:
+        sock.getpeername()
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return False
+    return True
+
+
 def _keepalive_socket(address: Any) -> socket.socket:
     """Make a socket that detects a lost peer in about a minute.
 
@@ -81,6 +137,7 @@ def _keepalive_socket(address: Any) -> socket.socket:
     """
     family, kind, proto, *_ = address
     sock = socket.socket(family, kind, proto)
+    _sockets.get().append(sock)
     with suppress(OSError):  # a sandboxed kernel may support none of them
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (

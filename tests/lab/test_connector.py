@@ -11,11 +11,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import aiohttp
 import pytest
@@ -265,3 +266,150 @@ def test_aiohttp_alone_leaves_that_connection_open(
     """If this fails, aiohttp has changed: that part of `Connector` is no longer needed."""
     with asyncio.Runner(loop_factory=loops) as runner:
         assert runner.run(left_by(aiohttp.TCPConnector, certificates, moment))
+
+
+class EarlyPeer:
+    """A TLS peer whose answer is in the socket before the client's hello has left the client.
+
+    So the handshake ends when the loop next polls, before `create_connection` runs again. On a busy
+    machine a real peer does the same: it runs while the client does not.
+    """
+
+    def __init__(self, certificates: tuple[Path, Path]) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.accepted: socket.socket | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = serving(certificates).wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    def answer(self, hello: bytes) -> None:
+        self.accepted, _ = self.listener.accept()
+        self._incoming.write(hello)
+        with suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+        self.accepted.sendall(self._outgoing.read())
+
+    def context(self, certificate: Path, ended: Callable[[], object]) -> ssl.SSLContext:
+        """Return the client's context, which calls `ended` when a handshake has ended."""
+        peer = self
+
+        class Client(ssl.SSLObject):
+            hello: ssl.MemoryBIO
+
+            @classmethod
+            def _create(
+                cls, read: ssl.MemoryBIO, write: ssl.MemoryBIO, *args: Any, **named: Any
+            ) -> Any:
+                made = super()._create(read, write, *args, **named)  # type: ignore[misc]
+                made.hello = write
+                return made
+
+            def do_handshake(self) -> None:
+                try:
+                    super().do_handshake()
+                except ssl.SSLWantReadError:
+                    if peer.accepted is None:
+                        peer.answer(self.hello.read())
+                    raise
+                ended()
+
+        context = ssl.create_default_context(cafile=str(certificate))
+        context.sslobject_class = Client
+        return context
+
+
+@both_loops
+def test_an_attempt_whose_time_ends_with_its_handshake_logs_nothing(
+    certificates: tuple[Path, Path], loops: Loops, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvloop alone logs `Fatal error on SSL protocol`, with a traceback."""
+    peer = EarlyPeer(certificates)
+
+    def cancel() -> None:
+        [attempt] = [task for task in asyncio.all_tasks() if task.get_name() == "connect"]
+        attempt.cancel()
+
+    async def attempt() -> None:
+        trust = peer.context(certificates[0], cancel)
+        async with aiohttp.ClientSession(connector=Connector(ssl=trust)) as session:
+            request = get(session, f"https://127.0.0.1:{peer.listener.getsockname()[1]}/")
+            with suppress(asyncio.CancelledError):
+                await asyncio.create_task(request)
+
+    with peer.listener:
+        with asyncio.Runner(loop_factory=loops) as runner:
+            runner.run(attempt())
+        assert peer.accepted is not None
+        peer.accepted.close()
+    gc.collect()
+    assert caplog.records == []
+
+
+@both_loops
+def test_more_attempts_than_a_busy_peer_completes_wait_for_their_turn(loops: Loops) -> None:
+    """A silent peer has the first of them only, until it closes one."""
+
+    async def attempts() -> None:
+        waiting = connector.ATTEMPTS + 5
+        async with aiohttp.ClientSession(connector=Connector()) as session:
+            with socket.create_server(("127.0.0.1", 0), backlog=waiting) as silent:
+                port = silent.getsockname()[1]
+                requests = [
+                    asyncio.create_task(get(session, f"https://127.0.0.1:{port}/"))
+                    for _ in range(waiting)
+                ]
+                accepted: list[socket.socket] = []
+                silent.setblocking(False)
+                loop = asyncio.get_running_loop()
+                async with asyncio.timeout(LIMIT_S):
+                    while len(accepted) < connector.ATTEMPTS:
+                        accepted.append((await loop.sock_accept(silent))[0])
+                    for _ in range(TURNS):
+                        await asyncio.sleep(0)
+                    assert sockets_to(port) == connector.ATTEMPTS
+                    for _ in range(waiting - connector.ATTEMPTS):
+                        accepted[len(accepted) - connector.ATTEMPTS].close()
+                        accepted.append((await loop.sock_accept(silent))[0])
+                for sock in accepted:
+                    sock.close()
+                ended = await asyncio.gather(*requests, return_exceptions=True)
+                assert all(isinstance(error, aiohttp.ClientConnectorError) for error in ended)
+
+    with asyncio.Runner(loop_factory=loops) as runner:
+        runner.run(attempts())
+
+
+@both_loops
+def test_a_failed_attempt_keeps_no_task_and_no_place_in_the_pool(loops: Loops) -> None:
+    """Nothing waits for the cycle collector, which may come minutes later."""
+
+    async def attempts() -> None:
+        made: list[weakref.ref[asyncio.Task[Any]]] = []
+
+        def factory(
+            loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **named: Any
+        ) -> asyncio.Task[Any]:
+            task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **named)
+            made.append(weakref.ref(task))
+            return task
+
+        asyncio.get_running_loop().set_task_factory(factory)  # type: ignore[arg-type]
+        limit = aiohttp.ClientTimeout(sock_connect=0.01)
+        async with aiohttp.ClientSession(connector=Connector(limit=1), timeout=limit) as session:
+            with socket.create_server(("127.0.0.1", 0)) as silent:
+                port = silent.getsockname()[1]
+                for _ in range(3):
+                    with pytest.raises(aiohttp.ConnectionTimeoutError):
+                        await get(session, f"https://127.0.0.1:{port}/")
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await get(session, f"https://127.0.0.1:{port}/")
+        names = [task.get_name() for ref in made if (task := ref()) is not None]
+        assert len(made) >= 3
+        assert not [name for name in names if name.startswith("connect")]
+
+    gc.collect()
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=loops) as runner:
+            runner.run(attempts())
+    finally:
+        gc.enable()
