@@ -13,6 +13,8 @@ import structlog
 
 from reconciler.telemetry.trace import current
 
+log = structlog.get_logger()
+
 MAX_CHARS = 512
 """Longest text of one field: our own longest sentences fit, and a message of a webhook or a proxy
 does not fill the log."""
@@ -128,7 +130,20 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         logger_factory=structlog.WriteLoggerFactory(LineSink(sys.stderr)),  # type: ignore[arg-type]  # write and flush are all it uses
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Libraries()], force=True)
+
+
+class _Libraries(logging.Handler):
+    """Writes what a library logs, the loop's tracebacks included, in the form of our own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.log(
+            record.levelno,
+            "library_logged",
+            logger=record.name,
+            message=record.getMessage(),
+            exc_info=record.exc_info,
+        )
 
 
 def add_trace_id(_: object, level: str, event: Any) -> Any:

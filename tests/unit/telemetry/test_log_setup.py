@@ -1,5 +1,6 @@
 """The log in a terminal: complete, and without the local variables of a defect."""
 
+import json
 import re
 import subprocess
 import sys
@@ -76,3 +77,29 @@ def test_columns_in_a_file_have_no_escape_codes() -> None:
     ).stderr
     assert b"endpoint_down" in said
     assert b"\x1b" not in said
+
+
+LOOP = """
+import asyncio, logging
+from reconciler.telemetry.log_setup import configure_logs
+
+configure_logs("info", "json")
+
+async def main():
+    asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+logging.getLogger("obviously.fake").warning("two\\nlines of %s", "text")
+"""
+
+
+def test_the_lines_of_a_library_and_of_the_loop_have_the_form_of_our_own() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", LOOP], capture_output=True, text=True, check=True
+    ).stderr
+    loop, library = map(json.loads, said.splitlines())
+    assert (loop["event"], loop["level"], loop["logger"]) == ("library_logged", "error", "asyncio")
+    assert loop["message"].startswith("Exception in callback")
+    assert "ZeroDivisionError: division by zero" in loop["exception"]
+    assert (library["level"], library["message"]) == ("warning", "two\nlines of text")
