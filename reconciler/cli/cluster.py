@@ -161,17 +161,19 @@ class Cluster:
         return await self.ask(f"patch pod {pod.name}", pod.namespace, "pods", patch)
 
     async def list_all(self, resource: ApiResource[T], scope: ListOptions) -> list[T]:
-        """Return all items, page by page; once, start again if the continue token has expired."""
+        """Return all items, page by page; once, in one page, if the continue token has expired."""
         return (await self.list_whole(resource, scope))[0]
 
     async def list_whole(self, resource: ApiResource[T], scope: ListOptions) -> tuple[list[T], str]:
         """Return all items as `list_all` does, and the version of the list."""
         try:
-            return await self._pages(resource, scope)
+            return await self._pages(resource, scope, PAGE)
         except _Expired:
-            return await self._pages(resource, scope)
+            return await self._pages(resource, scope, 0)
 
-    async def _pages(self, resource: ApiResource[T], scope: ListOptions) -> tuple[list[T], str]:
+    async def _pages(
+        self, resource: ApiResource[T], scope: ListOptions, limit: int
+    ) -> tuple[list[T], str]:
         items: list[T] = []
         what, token, pages = f"list {resource.plural}", "", 0
         while True:
@@ -180,7 +182,7 @@ class Cluster:
                 what,
                 scope.namespace,
                 resource.plural,
-                self.kube.list(resource, scope, limit=PAGE, continue_token=token, limit_s=LIMIT_S),
+                self.kube.list(resource, scope, limit=limit, continue_token=token, limit_s=LIMIT_S),
             )
             items += page.items
             if is_endless(page, token, pages=pages, items=len(items)):
