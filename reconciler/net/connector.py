@@ -1,7 +1,9 @@
 """The sockets of our HTTP clients: they detect a lost peer, and close with their client."""
 
 import asyncio
+import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
@@ -21,8 +23,8 @@ their repetitions too."""
 
 _NO_LIMIT = aiohttp.ClientTimeout(total=None)
 
-_sockets: ContextVar[list[socket.socket]] = ContextVar("sockets")
-"""The sockets of the attempt in progress."""
+_sockets: ContextVar[dict[socket.socket, int]] = ContextVar("sockets")
+"""The sockets of the attempt in progress, and their inodes."""
 
 
 class Connector(aiohttp.TCPConnector):
@@ -66,10 +68,11 @@ class Connector(aiohttp.TCPConnector):
         self, *args: Any, timeout: aiohttp.ClientTimeout, **named: Any
     ) -> tuple[asyncio.Transport, ResponseHandler]:
         async with self._attempts:
-            sockets: list[socket.socket] = []
+            sockets: dict[socket.socket, int] = {}
             _sockets.set(sockets)
             creating = super()._wrap_create_connection(*args, timeout=_NO_LIMIT, **named)
             attempt = asyncio.create_task(creating, name="connect_socket")
+            attempt.add_done_callback(lambda _: _detach_closed(sockets))
             try:
                 await asyncio.wait([attempt], timeout=timeout.sock_connect)
                 if attempt.done():
@@ -123,10 +126,26 @@ def _shut_down(sock: socket.socket) -> bool:
     """End a connected socket; return whether it was one."""
     try:
         sock.getpeername()
-        sock.shutdown(socket.SHUT_RDWR)
+        # For reading only: the first write of the attempt does not fail; see `_detach_closed`.
+        sock.shutdown(socket.SHUT_RD)
     except OSError:
         return False
     return True
+
+
+def _detach_closed(sockets: Mapping[socket.socket, int]) -> None:
+    """Make socket objects forget a descriptor that was closed, which another file may have now.
+
+    Where the first write of a connection fails, as after a reset, uvloop closes the descriptor but
+    leaves it in the socket object, which would close the number again.
+    """
+    for sock, inode in sockets.items():
+        try:
+            is_open = sock.fileno() == -1 or os.fstat(sock.fileno()).st_ino == inode
+        except OSError:
+            is_open = False
+        if not is_open:
+            sock.detach()
 
 
 def _keepalive_socket(address: Any) -> socket.socket:
@@ -137,7 +156,7 @@ def _keepalive_socket(address: Any) -> socket.socket:
     """
     family, kind, proto, *_ = address
     sock = socket.socket(family, kind, proto)
-    _sockets.get().append(sock)
+    _sockets.get()[sock] = os.fstat(sock.fileno()).st_ino
     with suppress(OSError):  # a sandboxed kernel may support none of them
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (

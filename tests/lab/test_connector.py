@@ -7,8 +7,10 @@ that part of `Connector` can go.
 import asyncio
 import gc
 import os
+import select
 import socket
 import ssl
+import struct
 import threading
 import time
 import weakref
@@ -340,6 +342,55 @@ def test_an_attempt_whose_time_ends_with_its_handshake_logs_nothing(
             runner.run(attempt())
         assert peer.accepted is not None
         peer.accepted.close()
+    gc.collect()
+    assert caplog.records == []
+
+
+@both_loops
+@pytest.mark.parametrize("how", ["cancel", "reset"])
+def test_an_attempt_that_ends_at_any_moment_closes_its_socket_once(
+    how: str, loops: Loops, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A socket object with a number that the loop has closed would close another connection."""
+    made: list[socket.socket] = []
+    make = connector._keepalive_socket
+
+    def making(address: Any) -> socket.socket:
+        made.append(make(address))
+        return made[-1]
+
+    monkeypatch.setattr(connector, "_keepalive_socket", making)
+
+    async def attempt(listener: socket.socket, *, turns: int) -> None:
+        async with aiohttp.ClientSession(connector=Connector()) as session:
+            port = listener.getsockname()[1]
+            request = asyncio.create_task(get(session, f"https://127.0.0.1:{port}/"), name="get")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await end(listener)
+            await asyncio.gather(request, return_exceptions=True)
+
+    async def cancel(_: object) -> None:
+        for task in asyncio.all_tasks():
+            if task.get_name() in ("connect", "get"):
+                task.cancel()
+
+    async def reset(listener: socket.socket) -> None:
+        while not select.select([listener], [], [], 0)[0]:
+            await asyncio.sleep(0)
+        accepted, _ = listener.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+
+    end = {"cancel": cancel, "reset": reset}[how]
+    for turns in range(TURNS):
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            asyncio.Runner(loop_factory=loops) as runner,
+        ):
+            runner.run(attempt(listener, turns=turns))
+    assert made
+    assert [sock.fileno() for sock in made] == [-1] * len(made)
     gc.collect()
     assert caplog.records == []
 
