@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 
 from reconciler.clock import ClockOffset, EpochTime, Instant
 from reconciler.tokens.server_clock import (
+    DRIFT,
     SAME_ISSUER_S,
     Bounds,
     ClockEstimate,
@@ -408,8 +409,9 @@ def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> 
         ),
         {},
     )
+    high_s = now_s + 3.0 + DRIFT * 10.0  # the token of 30 has an age of 10 s
     assert rules.estimate == ClockEstimate(
-        Bounds(ClockOffset(now_s + 2.0), ClockOffset(now_s + 3.0)), TimeSource.TOKEN, proven=True
+        Bounds(ClockOffset(now_s + 2.0), ClockOffset(high_s)), TimeSource.TOKEN, proven=True
     )
     for at in (50.0, 60.0, 70.0):
         rules.observe(
