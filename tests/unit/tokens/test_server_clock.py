@@ -420,8 +420,9 @@ def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> 
             ),
             {},
         )
+    low_s = now_s + 2.0 - DRIFT * 30.0  # the token of 40 has an age of 30 s
     assert rules.estimate == ClockEstimate(
-        Bounds(ClockOffset(now_s + 2.0), ClockOffset(now_s + 3.0)), TimeSource.TOKEN, proven=True
+        Bounds(ClockOffset(low_s), ClockOffset(now_s + 3.0)), TimeSource.TOKEN, proven=True
     )
 
 
