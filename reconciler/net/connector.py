@@ -17,9 +17,9 @@ GRACE_S = 1.0
 """Time that a connection attempt without a waiting request may take before it is aborted."""
 
 ATTEMPTS = 16
-"""Attempts of a connector at one time; others wait, without a limit for connecting. A restarted
-peer that is short of CPU time completes these; a hundred at once would all exceed that limit, and
-their repetitions too."""
+"""Attempts of a connector at one time; others wait, without a limit for connecting. A peer that has
+just restarted completes a few handshakes sooner than a hundred.
+"""
 
 _NO_LIMIT = aiohttp.ClientTimeout(total=None)
 

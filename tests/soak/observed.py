@@ -22,14 +22,15 @@ def _chain(coroutine: Any) -> str:
 
 
 def _count(out: Path) -> None:
-    """Write asyncio's tasks of all loops, those included that only a leak holds, by function."""
+    """Write the tasks of all loops by function; one that has ended only waits for the collector."""
     # Python 3.12 has another name for it. `all_tasks` needs the loop, which belongs to the product.
     tasks = getattr(asyncio.tasks, "_scheduled_tasks", None)
     if tasks is None:
         tasks = getattr(asyncio.tasks, "_all_tasks")  # noqa: B009
     part = out.with_suffix(".part")
     while True:
-        part.write_text(json.dumps(Counter(_chain(task.get_coro()) for task in list(tasks))))
+        running = (task.get_coro() for task in list(tasks) if not task.done())
+        part.write_text(json.dumps(Counter(map(_chain, running))))
         part.replace(out)
         time.sleep(INTERVAL_S)
 
