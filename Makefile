@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz bench soak mutants clean
+.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz bench faults soak mutants clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -58,7 +58,10 @@ sbom: setup ## List the image's packages with their licences; build/sbom.cdx.jso
 test: setup ## Run every test that can run here; print what was skipped and how to get it
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
 	  -m "not realtime"
-	$(BIN)/python -m pytest -m realtime
+	$(BIN)/python -m pytest -m realtime --ignore=tests/faults
+
+faults: assets ## Break HTTP, TLS and TCP between the product and its real peers; stop, kill and fill servers
+	$(BIN)/python -m pytest tests/faults
 
 test-fast: setup ## Run the unit tests alone
 	$(BIN)/python -m pytest tests/unit
