@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.admin import SECRETS, Admin
+from tests.cluster.admin import SECRETS
 from tests.cluster.conftest import NEEDED, require
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.world import World, open_world
+from tests.cluster.world import World, open_fleet
 from tests.controller import Controller, running
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -26,16 +26,6 @@ def plane() -> Iterator[ControlPlane]:
     """A separate control plane: a restore would also remove the objects of other tests."""
     with ControlPlane(require(*NEEDED)) as control_plane:
         yield control_plane
-
-
-@asynccontextmanager
-async def opened(plane: ControlPlane, folder: Path, ttl_s: float) -> AsyncIterator[World]:
-    connected = Admin.connect(plane.url, ca_file=plane.ca_file, token=plane.admin_token)
-    async with connected as admin, open_world(plane, admin, folder, ttl_s=ttl_s) as world:
-        project = await world.add_project()
-        for _ in range(SESSIONS):
-            await world.add(project)
-        yield world
 
 
 async def until_all_are_good(world: World, old: set[str], *, limit_s: float) -> None:
@@ -67,7 +57,7 @@ async def restored(
 ) -> AsyncIterator[tuple[World, Controller]]:
     """Run the product on a control plane, and restore its store; the product must end cleanly."""
     async with (
-        opened(plane, folder, ttl_s) as world,
+        open_fleet(plane, folder, sessions=SESSIONS, ttl_s=ttl_s) as world,
         running(world.environment()) as controller,
     ):
         await controller.wait_for_event("startup_resync_finished")

@@ -319,3 +319,18 @@ async def open_world(
         await admin.create_namespace(home)
         token = await install(admin, control_plane, home) if installs else ""
         yield World(admin, control_plane, issuer, platform, folder, home, token)
+
+
+@asynccontextmanager
+async def open_fleet(
+    control_plane: ControlPlane, folder: Path, *, sessions: int, ttl_s: float
+) -> AsyncIterator[World]:
+    """Open a world whose one project has `sessions` sessions."""
+    connected = Admin.connect(
+        control_plane.url, ca_file=control_plane.ca_file, token=control_plane.admin_token
+    )
+    async with connected as admin, open_world(control_plane, admin, folder, ttl_s=ttl_s) as world:
+        project = await world.add_project()
+        for _ in range(sessions):
+            await world.add(project)
+        yield world

@@ -13,10 +13,10 @@ import pytest
 from tests.assets import find
 from tests.assets.programs import OLDEST_APISERVER
 from tests.cluster import etcd
-from tests.cluster.admin import SECRETS, Admin
+from tests.cluster.admin import SECRETS
 from tests.cluster.conftest import NEEDED, require, unavailable
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.world import ExpiryWatch, World, open_world
+from tests.cluster.world import ExpiryWatch, World, open_fleet
 from tests.controller import COMMAND, Controller, running
 from tests.faults.proxy import FaultProxy
 from tests.faults.stage import (
@@ -93,16 +93,6 @@ def plane() -> Iterator[ControlPlane]:
         yield control_plane
 
 
-@asynccontextmanager
-async def opened(plane: ControlPlane, folder: Path) -> AsyncIterator[World]:
-    connected = Admin.connect(plane.url, ca_file=plane.ca_file, token=plane.admin_token)
-    async with connected as admin, open_world(plane, admin, folder, ttl_s=TTL_S) as world:
-        project = await world.add_project()
-        for _ in range(SESSIONS):
-            await world.add(project)
-        yield world
-
-
 async def overwrite(world: World) -> None:
     body = {"stringData": {"api-token": "obviously-fake-intruder"}}
     for runner in world.runners:
@@ -142,7 +132,7 @@ async def test_no_fault_of_a_server_costs_a_token_or_makes_a_flood(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
     async with (
-        opened(plane, tmp_path) as world,
+        open_fleet(plane, tmp_path, sessions=SESSIONS, ttl_s=TTL_S) as world,
         open_proxy(world, Peer.API_SERVER).running() as proxy,
     ):
         watch = ExpiryWatch(world)
@@ -167,7 +157,7 @@ async def test_the_oldest_and_the_newest_api_server_behind_one_address(
         unavailable(f"no kube-apiserver {OLDEST_APISERVER.version}: run `make assets`")
     [oldest] = found.values()
     with plane.another(oldest) as url:
-        async with opened(plane, tmp_path) as world:
+        async with open_fleet(plane, tmp_path, sessions=SESSIONS, ttl_s=TTL_S) as world:
             proxy, watch = open_proxy(world, Peer.API_SERVER), ExpiryWatch(world)
             proxy.upstreams.append(url)
             async with proxy.running(), watch.running():
@@ -191,7 +181,7 @@ async def test_the_oldest_and_the_newest_api_server_behind_one_address(
 async def test_a_log_that_cannot_be_written_stops_no_refresh(
     log: str, plane: ControlPlane, tmp_path: Path
 ) -> None:
-    async with opened(plane, tmp_path) as world:
+    async with open_fleet(plane, tmp_path, sessions=SESSIONS, ttl_s=TTL_S) as world:
         watch = ExpiryWatch(world)
         command = ("sh", "-c", f"ulimit -f 1; exec {COMMAND} run 2>{log}")
         settings = world.environment(**SETTINGS, HOME=str(tmp_path))

@@ -15,7 +15,6 @@ from reconciler.errors import (
     ProtocolError,
     TransportError,
 )
-from reconciler.kube.client import HttpKube
 from reconciler.kube.requests import MAX_OBJECT_BYTES
 from reconciler.kube.watch import MAX_LINE_BYTES
 from reconciler.net.client_session import Peer as OtlpPeer
@@ -26,7 +25,7 @@ from tests.fuzz.mutation import mutated
 from tests.fuzz.targets import CORPUS
 from tests.lab.platform_client import client_of
 from tests.lab.scripted_server import Peer, Turn, answer, raw, scripted
-from tests.lab.test_kube_client import ALL, OBJECT, SECRETS, connected
+from tests.lab.test_kube_client import ALL, OBJECT, SECRETS, ask, connected
 from tests.memory import measured
 
 CHUNK = b"x" * 65536
@@ -34,18 +33,6 @@ TIMES = 100
 """Changed answers of each peer."""
 
 LIMIT_S = 60.0
-
-
-async def ask(kube: HttpKube, verb: str) -> object:
-    match verb:
-        case "get":
-            return await kube.get(SECRETS, "team", "a", limit_s=LIMIT_S)
-        case "list":
-            return await kube.list(SECRETS, ALL, limit_s=LIMIT_S)
-        case "create":
-            return await kube.create(SECRETS, "team", {}, limit_s=LIMIT_S)
-        case _:
-            return await kube.patch(SECRETS, "team", "a", {}, limit_s=LIMIT_S)
 
 
 def endless(status: int = 200, chunk: bytes = CHUNK) -> Turn:
