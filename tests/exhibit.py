@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from reconciler.clock import EpochTime, SystemClock
-from reconciler.controller.decide.error_policy import PERMISSIONS
 from reconciler.controller.decide.token_state import TokenState
+from reconciler.controller.decide.write_errors import PERMISSIONS
 from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.state.confirmations import ConfirmationStats

@@ -12,7 +12,7 @@ import structlog
 
 from reconciler import __version__
 from reconciler.clock import LONG_AGO, Clock, Instant
-from reconciler.controller.decide.error_policy import ISSUER
+from reconciler.controller.decide.write_errors import ISSUER
 from reconciler.controller.events.recorder import EventStats
 from reconciler.controller.reconcile.run import Observer
 from reconciler.controller.status.collector import StatusCollector

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from reconciler.controller.decide import error_policy, refresh_plan
+from reconciler.controller.decide import refresh_plan, write_errors
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.events.recorder import EventRecorder
 from reconciler.controller.namespaces.discovery import NamespaceDiscovery, NamespaceUsage
@@ -389,7 +389,7 @@ class Controller:
         This does not need an outage: one failed request, or a cache that returned the same token
         again, is enough.
         """
-        self.queue.wake_blocked(error_policy.ISSUER)
+        self.queue.wake_blocked(write_errors.ISSUER)
 
     def _wake_blocked(self, endpoint: str) -> None:
         woken = self.queue.wake_blocked(endpoint)
@@ -399,7 +399,7 @@ class Controller:
         """Wake what waits for a permission in a namespace (None: anywhere)."""
         self.informers.retry_forbidden(namespace)
         woken = self.queue.wake_blocked(
-            error_policy.PERMISSIONS,
+            write_errors.PERMISSIONS,
             only=lambda key: namespace is None or key.namespace == namespace,
         )
         log.info("authorized_again", namespace=namespace, sessions_woken=woken)

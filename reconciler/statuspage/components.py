@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from reconciler.controller.decide.error_policy import PERMISSIONS
+from reconciler.controller.decide.write_errors import PERMISSIONS
 from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.humanize import REASON, clean, count, duration, listed, reason
 from reconciler.informer.reflector import ReflectorStats

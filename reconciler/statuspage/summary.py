@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reconciler.controller.decide.error_policy import PERMISSIONS
 from reconciler.controller.decide.token_state import (
     NOTHING_TO_READ,
     UNKNOWN_EXPIRY,
     TokenState,
 )
+from reconciler.controller.decide.write_errors import PERMISSIONS
 from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.humanize import REASON, ago, clean, count, duration, instant, listed
 from reconciler.net.circuit_breaker import BreakerStats

@@ -12,7 +12,6 @@ from reconciler.clock import NEVER, EpochTime, Instant
 from reconciler.controller.decide.annotations import requests
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.competing_writers import ISOLATED, CompetingWriters
-from reconciler.controller.decide.error_policy import needs_fresh_read
 from reconciler.controller.decide.evidence import (
     Evidence,
     Owner,
@@ -24,6 +23,7 @@ from reconciler.controller.decide.evidence import (
 )
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.decide.refresh_plan import Action, Plan, SessionState
+from reconciler.controller.decide.write_errors import needs_fresh_read
 from reconciler.controller.reconcile import token_choice
 from reconciler.controller.reconcile.bulkhead_shell import (
     ISSUER,

@@ -1,4 +1,7 @@
-"""The writes: each with its preconditions, inside the fence, its answer taken into the store."""
+"""The writes: each with its preconditions, inside the fence, its answer taken into the store.
+
+`decide/write_errors.py` decides what their errors cause.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -6,10 +6,10 @@ import structlog
 
 from reconciler import backoff, errors
 from reconciler.clock import Instant
-from reconciler.controller.decide import error_policy
+from reconciler.controller.decide import write_errors
 from reconciler.controller.decide.bulkhead import BulkheadRun
-from reconciler.controller.decide.error_policy import RetryDecision
 from reconciler.controller.decide.refresh_plan import Action, Plan, dependency_of
+from reconciler.controller.decide.write_errors import RetryDecision
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull, BulkheadShell
 from reconciler.controller.reconcile.reconciler import (
     NoBetterTokenError,
@@ -123,7 +123,7 @@ class Workers:
             return self._parked(run, full.target)
         except NoBetterTokenError:
             run.outcome = "no_better_token"
-            decision = RetryDecision(backoff.TRANSIENT, error_policy.ISSUER)
+            decision = RetryDecision(backoff.TRANSIENT, write_errors.ISSUER)
             return self._retry(work, decision, self._queue.record_failure(work.key))
         except NoProgressError as error:
             return self._without_effect(run, error.wait_s)
@@ -187,7 +187,7 @@ class Workers:
         work, name = run.work, type(error).__name__
         self._stats.failures[name] = self._stats.failures.get(name, 0) + 1
         failures = self._queue.record_failure(work.key)
-        decision = error_policy.classify(error, failures)
+        decision = write_errors.classify(error, failures)
         run.outcome, run.error, run.failures = "failed", error, failures
         run.blocked_on, run.routine = decision.blocked_on, decision.policy in ROUTINE
         self._report(work.key, error, decision, failures)
@@ -243,7 +243,7 @@ class Workers:
     ) -> ScheduleRequest:
         """Return the time of the retry: never later than a fraction of the remaining life."""
         _, plan = self._sessions.plan(work.key)
-        life_s = error_policy.max_retry_after_s(
+        life_s = write_errors.max_retry_after_s(
             plan.slack_s, plan.readable_until_s - self._sessions.now_s()
         )
         wait_s = decision.policy.delay_s(

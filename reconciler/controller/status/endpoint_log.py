@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from reconciler.clock import Clock, Instant
-from reconciler.controller.decide.error_policy import ISSUER, ISSUER_REFUSED
+from reconciler.controller.decide.write_errors import ISSUER, ISSUER_REFUSED
 from reconciler.net.circuit_breaker import BreakerStats, CircuitBreaker, Condition
 from reconciler.tokens.refusals import refusal_hint
 

@@ -4,7 +4,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
-from reconciler.controller.decide.error_policy import ISSUER
+from reconciler.controller.decide.write_errors import ISSUER
 from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey

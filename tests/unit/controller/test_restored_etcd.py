@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.controller.decide.error_policy import STALE_CONFLICTS
+from reconciler.controller.decide.write_errors import STALE_CONFLICTS
 from reconciler.informer.protocol import DISTRUST_S
 from reconciler.lab.apiserver.core import AT_ONCE
 from reconciler.lab.apiserver.kinds import PODS, SECRETS

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.controller.controller import Controller
-from reconciler.controller.decide.error_policy import STALE_CONFLICTS
+from reconciler.controller.decide.write_errors import STALE_CONFLICTS
 from reconciler.controller.state.session_state import newest_live_pod
 from reconciler.errors import Conflict
 from reconciler.kube.api import ListOptions, Page

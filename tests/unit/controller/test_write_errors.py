@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler import backoff, errors
-from reconciler.controller.decide.error_policy import (
+from reconciler.controller.decide.write_errors import (
     MAX_WAIT_FRACTION,
     STALE_CONFLICTS,
     classify,

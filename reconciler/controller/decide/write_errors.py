@@ -1,4 +1,7 @@
-"""What each error (a 409, a 403, a 5xx) causes: a wait, a fresh read, a line in the log (pure)."""
+"""What an error of a write (a 409, a 403, a 5xx) causes: a wait, a read, a log line (pure).
+
+The same for an error of a request that the write needs first: of the issuer, or of the platform.
+"""
 
 import math
 from dataclasses import dataclass
