@@ -1,4 +1,4 @@
-"""The wait after a failure: exponential, full jitter, bounded by the token's life (pure)."""
+"""The wait after a failure: exponential, with jitter, bounded by the token's life (pure)."""
 
 import math
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ most."""
 class BackoffPolicy:
     """The back-off of one class of failure: first and widest window, 0 < `base_s` <= `cap_s`.
 
+    `least` in [0, 1) is the part of a window that each wait has at least: by default none, which is
+    full jitter. With more, the number of attempts in a time has a bound.
+
     With a random number of 0.5 each wait is half of its window:
 
     >>> policy = BackoffPolicy("example", base_s=1.0, cap_s=10.0)
@@ -24,6 +27,7 @@ class BackoffPolicy:
     name: str
     base_s: float
     cap_s: float
+    least: float = 0.0
 
     def delay_s(
         self,
@@ -33,7 +37,7 @@ class BackoffPolicy:
         rand: float,
         retry_after_s: float | None = None,
     ) -> float:
-        """Return the seconds until the next attempt: `rand` x a window that doubles each time.
+        """Return the seconds until the next attempt: a random part of a window that doubles.
 
         Args:
             attempt: Number of failures in a row, 1 or more.
@@ -54,7 +58,7 @@ class BackoffPolicy:
         server_min_s = min(max(retry_after_s or 0.0, 0.0), self.cap_s)
         # 2 ** 1024 is no float; no cap is 2 ** 64 times its base.
         window_s = min(self.cap_s, math.ldexp(self.base_s, min(attempt - 1, 64)))
-        wait_s = rand * window_s + server_min_s
+        wait_s = (self.least + (1 - self.least) * rand) * window_s + server_min_s
         if fraction_of_life_s is not None and fraction_of_life_s > 0:
             wait_s = min(wait_s, fraction_of_life_s)
         return max(wait_s, FLOOR_S)

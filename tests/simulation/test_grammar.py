@@ -213,6 +213,9 @@ FOUND = {
         Conditions(skew_s=3600.0),
         "rollout@174.081+36.411*0.549693 issuer-outage@174.081+177.079*0.757634",
     ),
+    "a writer that answers each write of short tokens": Found(
+        Conditions(ttl_s=60.0, propagation_s=6.0), "strip-annotations@15.0+60.0*0.9", sessions=3
+    ),
 }
 
 

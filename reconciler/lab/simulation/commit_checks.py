@@ -37,9 +37,14 @@ short life stay allowed when the next token has a longer one."""
 ANSWERED_S = 60.0
 """Changes by other clients that are this much older than the window may cause writes in it."""
 
-CONTESTED_S = 4.0
-"""Shortest mean time between two writes of a session that other clients always change, except the
-first ones: a short window has the repairs before the back-off has grown."""
+CONTESTED_S = 10.0
+"""Shortest time between two writes of a session that other clients always change."""
+
+FIRST_REPAIRS = 5
+"""Writes of such a session in addition to that rate, before the back-off has grown. Two overwrites
+are isolated, and both are repaired at once. The waits after that are at least 1, 2, 4, 8 and then
+10 s: a window of L seconds has at most 5 repairs and one per 10 s. The first repairs and the rate
+add up: even the shortest window can have all the first ones."""
 
 MINUTE_S = 60.0
 
@@ -136,7 +141,7 @@ class WriteBudgetChecker:
         since_at = now_at - window_s - ANSWERED_S
         others = len(_since(self._others[key], since_at)) + len(_since(self._common, since_at))
         requests = len(_since(self._requests[key], since_at))
-        extra = min(others, max(WRITES, window_s / CONTESTED_S)) + requests
+        extra = min(others, FIRST_REPAIRS + window_s / CONTESTED_S) + requests
         allowed = WRITES + extra
         if what == "touch":  # it follows its write, and is repeated once
             written = sum(at > since_at for at in self._ours[key, process, "write"])
