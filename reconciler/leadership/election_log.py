@@ -5,7 +5,7 @@ from typing import Literal
 
 import structlog
 
-from reconciler.clock import EpochTime, format_utc
+from reconciler.clock import LONG_AGO, EpochTime, Instant, format_utc
 from reconciler.errors import Forbidden, KubeError, NotFound, ProtocolError
 
 log = structlog.get_logger()
@@ -22,18 +22,26 @@ class ElectionLog:
 
     Args:
         needs: The permissions that an elector needs, as text.
+        quiet_s: Time after which a channel on which nothing fails any more, and nothing is
+            answered, counts as reachable if the other one is. It is longer than the time between
+            two tries.
     """
 
-    def __init__(self, needs: str) -> None:
+    def __init__(self, needs: str, *, quiet_s: float) -> None:
         self._needs = needs
+        self._quiet_s = quiet_s
         self._problems: dict[Channel, str] = {}
+        self._failed_at: dict[Channel, Instant] = {}
         self._is_stalled = False
         self._is_yielding = False
         self._leader = ""
         self._edited: tuple[str, int] | None = None
 
-    def failed(self, channel: Channel, error: KubeError | ProtocolError) -> None:
+    def failed(
+        self, channel: Channel, error: KubeError | ProtocolError, *, now_at: Instant
+    ) -> None:
         """Record that a request failed."""
+        self._failed_at[channel] = now_at
         is_refusal = isinstance(error, Forbidden | NotFound)
         problem = _REFUSED if is_refusal else _UNREACHABLE
         is_known = problem in self._problems.values()
@@ -43,16 +51,24 @@ class ElectionLog:
         fields: Mapping[str, str] = {"needs": self._needs} if is_refusal else {}
         log.warning(problem, error=str(error), **fields)
 
-    def answered(self, channel: Channel) -> None:
-        """Record that a request succeeded: the server is reachable on both channels."""
+    def answered(self, channel: Channel, *, now_at: Instant) -> None:
+        """Record that a request succeeded.
+
+        It ends the problem of its channel. It ends an outage of the other one only if nothing has
+        failed there for `quiet_s`: the watch delivers writes whose own answers are lost, and a
+        standby, which writes nothing, gets no answer to a write.
+        """
         remaining = {
             other: problem
             for other, problem in self._problems.items()
-            if other != channel and problem != _UNREACHABLE
+            if other != channel and not (problem == _UNREACHABLE and self._is_quiet(other, now_at))
         }
         if self._problems and not remaining:
             log.info("lease_recovered")
         self._problems = remaining
+
+    def _is_quiet(self, channel: Channel, now_at: Instant) -> bool:
+        return now_at - self._failed_at.get(channel, LONG_AGO) >= self._quiet_s
 
     def stalled(self, seconds: float) -> None:
         """Record that the main loop has had no heartbeat for `seconds`."""

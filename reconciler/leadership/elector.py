@@ -29,7 +29,7 @@ from reconciler.kube.authorized import AuthorizedKube
 from reconciler.leadership import election_rules, lease_timing
 from reconciler.leadership import lease as records
 from reconciler.leadership.api import Candidate
-from reconciler.leadership.election_log import ElectionLog
+from reconciler.leadership.election_log import Channel, ElectionLog
 from reconciler.leadership.election_rules import Acquire, Lost, ObservedLease, Renew, Wait
 from reconciler.leadership.lease import Identity, LeaseObject, LeaseRecord, lease_resource
 from reconciler.leadership.lease_fence import LeaseFence
@@ -134,7 +134,8 @@ class LeaderElector:
         self._yields_until: Instant = LONG_AGO
         self._releasing = False
         self._wake = asyncio.Event()
-        self._election_log = ElectionLog(_permissions(config))
+        # Two tries of a write are less than a deadline apart: see `request_s` and `_failed`.
+        self._election_log = ElectionLog(_permissions(config), quiet_s=config.timing.deadline_s)
         self.transitions_total = 0
 
     @property
@@ -269,7 +270,7 @@ class LeaderElector:
                 self._failed(error)
             return
         self._observe(records.read(lease))
-        self._election_log.answered("write")
+        self._answered("write")
         self._try_at = sent_at + timing.retry_s * self._random.uniform(0.9, 1.0)
         if self.holder != str(config.identity):
             return  # another writer was faster; the watch has delivered its version
@@ -336,8 +337,11 @@ class LeaderElector:
                 self._pause(0.3, 0.6)
 
     def _failed(self, error: KubeError | ProtocolError) -> None:
-        self._election_log.failed("write", error)
+        self._election_log.failed("write", error, now_at=self._clock.monotonic())
         self._pause(0.3, 0.6)
+
+    def _answered(self, channel: Channel) -> None:
+        self._election_log.answered(channel, now_at=self._clock.monotonic())
 
     def _pause(self, least: float, most: float) -> None:
         """Write nothing for a random fraction of the retry period between these two."""
@@ -354,7 +358,7 @@ class LeaderElector:
             except (KubeError, ProtocolError) as error:
                 # A leader's renewals show the state, but not which permission is missing here.
                 if self._hold is None or isinstance(error, Forbidden):
-                    self._election_log.failed("watch", error)
+                    self._election_log.failed("watch", error, now_at=self._clock.monotonic())
             else:
                 if self._clock.monotonic() - began_at > timing.retry_s:
                     continue  # a long watch has ended, and a release may be next
@@ -371,11 +375,11 @@ class LeaderElector:
             self._resource, self._scope(), version=version, timeout_s=WATCH_TIMEOUT_S
         )
         async with watch as stream:
-            self._election_log.answered("watch")
+            self._answered("watch")
             with suppress(TransportError):
                 while (event := await stream.receive(idle_s=2.0 * timing.lease_s)) is not None:
                     if event.object is not None and event.type != "DELETED":
-                        self._election_log.answered("watch")
+                        self._answered("watch")
                         self._observe(records.read(event.object))
                     elif event.type == "DELETED":
                         self._observe(None, event.version)

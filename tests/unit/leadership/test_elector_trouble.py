@@ -396,6 +396,47 @@ class TestFailingServer:
 
         scenario()
 
+    def test_lost_answers_to_writes_are_one_outage_though_the_watch_shows_each_write(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await bench.start_pair()
+            lost = InjectedFault(error=TransportError("the answer is lost"), applied=True)
+            leader.faults.rule = lambda verb, _: lost if verb == "patch" else None
+            before = len(bench.commits)
+            await bench.watch_over(120.0)
+            assert len(bench.commits) > before + 30
+            assert [
+                len(bench.events("lease_unreachable")),
+                len(bench.events("lease_recovered")),
+            ] == [
+                1,
+                0,
+            ]
+            assert [leader.fence.transitions, follower.fence.transitions] == [0, 0]
+            leader.faults.rule = None
+            await bench.watch_over(LEASE_S)
+            assert len(bench.leaders) == 1
+            assert len(bench.events("lease_unreachable")) == 1
+            assert len(bench.events("lease_recovered")) == 1
+
+        scenario()
+
+    def test_the_outage_of_a_standbys_write_ends_though_it_writes_no_more(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await bench.start_pair()
+            for replica in (leader, follower):
+                failing(replica, ServerError("503", status=503), "patch")
+            await bench.watch_over(2 * LEASE_S)
+            assert len(bench.events("lease_unreachable")) == 2
+            failing(leader, None)
+            await bench.led(leader)
+            await bench.watch_over(DEADLINE_S + 2 * RETRY_S)
+            assert len(bench.events("lease_recovered")) == 2
+            assert len(bench.events("lease_unreachable")) == 2
+
+        scenario()
+
     def test_a_refusal_that_no_version_explains_is_not_repeated_in_a_loop(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
