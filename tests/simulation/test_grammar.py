@@ -1,6 +1,8 @@
 """Sentences of overlapping moves: drawn, judged, covered and shrunk."""
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +13,17 @@ from reconciler.lab.cli.simulate import play_seed, run_simulations
 from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation import grammar, obstacles
 from reconciler.lab.simulation.conditions import Conditions
-from reconciler.lab.simulation.grammar import KINDS, LONG_S, PAIRS, draw_sentence, limited, pairs_of
+from reconciler.lab.simulation.grammar import (
+    KINDS,
+    LONG_S,
+    MODE_PAIRS,
+    PAIRS,
+    draw_sentence,
+    draw_world,
+    limited,
+    modes_of,
+    pairs_of,
+)
 from reconciler.lab.simulation.invariants import NO_EXPIRED_TOKEN
 from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.obstacles import PAUSE_S, TAKEOVER_S, Obstacles
@@ -66,12 +78,41 @@ def test_a_sentence_is_repeated_from_its_text() -> None:
 
 
 def test_the_seeds_draw_nearly_every_pair_of_moves() -> None:
-    seen = set[grammar.Pair]()
+    seen, with_mode = set[grammar.Pair](), set[tuple[str, Fault]]()
     for seed in range(2000):
         sentence = draw_sentence(seed)
         seen |= pairs_of(sentence.faults, sentence.conditions.ttl_s)
+        kinds = {move.kind for move in sentence.faults}
+        with_mode |= set(itertools.product(modes_of(sentence), kinds))
     assert seen <= set(PAIRS)
     assert len(seen) >= 0.9 * len(PAIRS)
+    assert with_mode == MODE_PAIRS
+
+
+STORED = {
+    1: Conditions(namespaces="found"),
+    40: Conditions(ttl_s=60.0, propagation_s=6.0),
+}
+"""The modes of the seeds in tests/mutants/, whose stored sentences need them."""
+
+
+@pytest.mark.parametrize("seed", STORED)
+def test_a_seed_that_is_stored_with_a_sentence_keeps_its_world(seed: int) -> None:
+    world = draw_world(seed)
+    assert replace(world.conditions, revived=False) == STORED[seed]
+    drawn = world.length_s, len(world.projects), len(world.sessions), world.replicas
+    assert drawn == {1: (1322.986, 1, 7, 2), 40: (142.153, 4, 13, 3)}[seed]
+
+
+def test_another_move_changes_the_world_of_no_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [draw_sentence(seed) for seed in range(20)]
+    monkeypatch.setattr(grammar, "KINDS", KINDS[:-1])
+    monkeypatch.setattr(grammar, "_ORDERS", {False: PAIRS[:9], True: PAIRS[-9:]})
+    again = [draw_sentence(seed) for seed in range(20)]
+    assert [limited(s, moves=(), sessions=500) for s in again] == [
+        limited(s, moves=(), sessions=500) for s in drawn
+    ]
+    assert again != drawn
 
 
 def test_a_move_that_begins_after_the_recovery_makes_no_pair() -> None:
@@ -167,7 +208,7 @@ def test_a_run_continues_from_its_results(
 class Found(NamedTuple):
     """What a sentence found: modes, number of sessions, a replica's clock rate, minimal sentence.
 
-    A seed draws other modes when the grammar changes.
+    A seed draws other modes when those of the grammar change.
     """
 
     conditions: Conditions
@@ -215,6 +256,11 @@ FOUND = {
     ),
     "a writer that answers each write of short tokens": Found(
         Conditions(ttl_s=60.0, propagation_s=6.0), "strip-annotations@15.0+60.0*0.9", sessions=3
+    ),
+    "writes a second before the tokens of a lost leader expire": Found(
+        Conditions(ttl_s=20.0, propagation_s=2.0),
+        "kill-leader@2.011+1.773*0.466948 watch-close@14.0+0.5*0.5",
+        sessions=8,
     ),
 }
 

@@ -345,17 +345,18 @@ def test_the_command_prints_a_line_a_seed_and_a_summary() -> None:
             sys.executable,
             "-c",
             "from reconciler.cli.main import main; main()",
-            *("simulate", "--seeds", "2", "--from", "4", "--sessions", "5"),
+            *("simulate", "--seeds", "2", "--from", "5", "--sessions", "5"),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
-    first, second, pairs, hours, summary = answer.stdout.splitlines()
-    assert first.startswith("seed 4: ok; ")
-    assert second.startswith("seed 5: ok; ")
+    first, second, pairs, modes, hours, summary = answer.stdout.splitlines()
+    assert first.startswith("seed 5: ok; ")
+    assert second.startswith("seed 6: ok; ")
     assert pairs.startswith("pairs of moves: ")
+    assert modes.startswith("pairs of a mode and a move: ")
     assert hours.startswith("fleet-hours: ")
     assert summary == "2 seeds, 0 failed"
     assert answer.stderr == ""

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.lab.simulation.grammar import PAIRS, Pair, draw_sentence, limited, pairs_of
+from reconciler.lab.simulation.grammar import (
+    MODE_PAIRS,
+    PAIRS,
+    draw_sentence,
+    limited,
+    modes_of,
+    pairs_of,
+)
 from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.run import Outcome, play
 from reconciler.lab.simulation.scenario import Scenario
@@ -32,6 +38,7 @@ class Result:
         hours: Virtual hours of the fleet.
         cpu_s: CPU seconds of its first run.
         excused: Excused part of the runners' lives.
+        modes: Pairs of a mode and a move.
     """
 
     seed: int
@@ -41,6 +48,7 @@ class Result:
     cpu_s: float
     excused: float
     pairs: tuple[tuple[str, str], ...]
+    modes: tuple[tuple[str, str], ...] = ()
 
 
 def run_simulations(
@@ -95,6 +103,7 @@ def play_seed(
         shrinker.shrink()
         lines += _failure(shrinker.sentence, shrinker.outcome)
     pairs = pairs_of(outcome.moves, sentence.conditions.ttl_s)
+    kinds = {move.kind for move in outcome.moves}
     return Result(
         seed=seed,
         passed=outcome.passed,
@@ -103,6 +112,7 @@ def play_seed(
         cpu_s=cpu_s,
         excused=outcome.excused_s / max(outcome.lived_s, 1.0),
         pairs=tuple(sorted((str(one), str(other)) for one, other in pairs)),
+        modes=tuple((m, str(kind)) for m in modes_of(sentence) for kind in sorted(kinds)),
     )
 
 
@@ -158,17 +168,21 @@ def _moves(moves: Iterable[Move]) -> str:
 def _print_summary(found: Sequence[Result]) -> None:
     failed = sorted(result.seed for result in found if not result.passed)
     excused = sorted(result.seed for result in found if result.excused > EXCUSED)
-    seen: Counter[Pair | tuple[str, str]] = Counter(
-        pair for result in found for pair in result.pairs
-    )
+    seen = {pair for result in found for pair in result.pairs}
+    with_mode = {pair for result in found for pair in result.modes}
     hours, cpu_s = (
         sum(values) for values in zip(*((r.hours, r.cpu_s) for r in found), strict=True)
     )
-    _print(f"pairs of moves: {len(seen)} of {len(PAIRS)} seen, {len(seen) / len(PAIRS):.1%}")
+    _print(f"pairs of moves: {_part(len(seen), len(PAIRS))}")
+    _print(f"pairs of a mode and a move: {_part(len(with_mode), len(MODE_PAIRS))}")
     _print(f"fleet-hours: {hours:.1f}, {hours * 3600.0 / max(cpu_s, 0.001):.0f} in an hour of CPU")
     if excused:
         _print(f"excused for more than {EXCUSED:.0%} of the runners' lives: {_listed(excused)}")
     _print(f"{len(found)} seeds, {len(failed)} failed{': ' if failed else ''}{_listed(failed)}")
+
+
+def _part(seen: int, possible: int) -> str:
+    return f"{seen} of {possible} seen, {seen / possible:.1%}"
 
 
 def _listed(seeds: Sequence[int]) -> str:

@@ -1,18 +1,19 @@
 """The grammar of sentences: each port's moves, and how a seed draws modes and moves (pure).
 
 Moves overlap at will. Each seed has one ordered pair of moves from a fixed permutation of all
-pairs, so that rare pairs are as frequent as others; the rest of its sentence is drawn.
+pairs, so that rare pairs are as frequent as others; the rest of its sentence is drawn. The modes
+are drawn first and without the moves, so that new moves leave the worlds of all seeds as they are.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
 from reconciler.lab.fault_catalogue import Fault
-from reconciler.lab.simulation.conditions import OFF_S, PROPAGATION_S, Conditions
+from reconciler.lab.simulation.conditions import OFF_S, PROPAGATION_S, Conditions, Namespaces
 from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.scenario import (
     DETECTION_S,
@@ -105,6 +106,39 @@ PAIRS: tuple[Pair, ...] = tuple(
     (first, second) for first in KINDS for second in KINDS if _is_possible((first, second))
 )
 
+TTLS_S = (20.0, 60.0, 300.0, 900.0, 900.0, 900.0, 3600.0, 86_400.0)
+"""Lives of tokens; most often the platform's."""
+
+MOST_REPLICAS = 3
+
+MODES_OF_ISSUER = (
+    *(f"tokens of {ttl_s:g} s" for ttl_s in sorted(set(TTLS_S))),
+    "no Date header",
+    "wrong Date header",
+    "cached tokens",
+    "wrong clocks",
+)
+"""Modes that a world with a static token does not have."""
+
+MODES = (
+    *MODES_OF_ISSUER,
+    "static token",
+    *(f"{namespaces} namespaces" for namespaces in get_args(Namespaces)),
+    "touch",
+    "no touch",
+    "forged objects",
+    *(f"{replicas} replicas" for replicas in range(1, MOST_REPLICAS + 1)),
+)
+
+MODE_PAIRS = frozenset(
+    (mode, kind)
+    for mode in MODES
+    for kind in KINDS
+    if not (mode == "static token" and kind in OF_ISSUER)
+    and not (mode in MODES_OF_ISSUER and kind is Fault.ROTATE_STATIC_TOKEN)
+)
+"""A mode and a move that one world can have."""
+
 LONGEST = LONGEST_S | {
     Fault.API_SLOW: 300.0,
     Fault.API_THROTTLE: 120.0,
@@ -127,9 +161,6 @@ LONGEST = LONGEST_S | {
 }
 """Longest length of each move for tokens of `TTL_S`; those that write once have no length."""
 
-TTLS_S = (20.0, 60.0, 300.0, 900.0, 900.0, 900.0, 3600.0, 86_400.0)
-"""Lives of tokens; most often the platform's."""
-
 LONG_S = 3600.0
 """A world does not last longer with tokens that live longer than this."""
 
@@ -137,6 +168,9 @@ MOST_SESSIONS = 500
 
 SESSION_HOURS = 6.0
 """The product of sessions and hours has this limit: a core plays a world in less than a second."""
+
+STATIC_CHANCE = 0.1
+"""Share of the worlds with a static token."""
 
 ALLOWANCE = 0.1
 """The propagation allowance is at most this part of a token's life."""
@@ -146,18 +180,38 @@ FATAL_CHANCE = 0.03
 
 SHORTEST_S = 0.5
 
-_ORDER = Random("pairs").sample(PAIRS, len(PAIRS))
+SPAN = (0.5, 1.3)
+LONG_SPAN = 2.0
+LONG_CHANCE = 0.1
+"""Parts of a token's life in which the moves of a world begin and end."""
+
+_ORDERS: dict[bool, list[Pair]] = {
+    static: Random("pairs").sample(pairs, len(pairs))
+    for static, pairs in (
+        (False, [pair for pair in PAIRS if Fault.ROTATE_STATIC_TOKEN not in pair]),
+        (True, [pair for pair in PAIRS if Fault.ROTATE_STATIC_TOKEN in pair]),
+    )
+}
+"""By whether the token is static: the order in which the seeds get the pairs of moves."""
 
 
 def draw_sentence(seed: int) -> Scenario:
-    """Return the sentence of a seed: the same in every process."""
-    random = Random(f"sentence {seed}")
-    pair = _ORDER[seed % len(_ORDER)]
-    conditions = _draw_modes(random, pair)
+    """Return the world of a seed with its moves: the same in every process."""
+    world = draw_world(seed)
+    return replace(world, faults=_draw_moves(seed, world))
+
+
+def draw_world(seed: int) -> Scenario:
+    """Return the world of a seed without moves.
+
+    Another set of moves, or of pairs, changes nothing of it: a sentence that is stored with its
+    seed stays the same world.
+    """
+    random = Random(f"world {seed}")
+    conditions = _draw_modes(random)
     life_s = min(conditions.ttl_s, LONG_S)
-    moves = _draw_moves(random, pair, conditions)
-    settled_s = 0.65 * life_s + RECOVERY_S + conditions.propagation_s
-    length_s = round(max(move.end_s for move in moves) + settled_s, 3)
+    span = LONG_SPAN if random.random() < LONG_CHANCE else random.uniform(*SPAN)
+    length_s = round(span * life_s + _settled_s(conditions), 3)
     projects = tuple(f"Team-{letter}" for letter in "abcdef"[: random.randint(1, 6)])
     most = min(MOST_SESSIONS, SESSION_HOURS / (length_s / 3600.0))
     number = round(math.exp(random.uniform(0.0, math.log(most))))
@@ -173,14 +227,16 @@ def draw_sentence(seed: int) -> Scenario:
             )
             for index in range(random.randint(0, 3))
         ]
-    rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(random.randint(1, 3)))
+    rates = tuple(
+        random.uniform(1 - RATE, 1 + RATE) for _ in range(random.randint(1, MOST_REPLICAS))
+    )
     return Scenario(
         seed,
         length_s / 3600.0,
         length_s,
         projects,
         tuple(sessions),
-        moves,
+        (),
         conditions.skew_s,
         rates,
         conditions,
@@ -202,9 +258,29 @@ def pairs_of(moves: Sequence[Move], ttl_s: float) -> set[Pair]:
     }
 
 
-def _draw_modes(random: Random, pair: Pair) -> Conditions:
-    static = Fault.ROTATE_STATIC_TOKEN in pair
-    static |= not OF_ISSUER & set(pair) and random.random() < 0.1
+def modes_of(world: Scenario) -> Iterator[str]:
+    """Yield the modes of a world."""
+    modes = world.conditions
+    if modes.static:
+        yield "static token"
+    else:
+        yield f"tokens of {modes.ttl_s:g} s"
+        unusual = (not modes.sends_date, bool(modes.date_off_s), bool(modes.cached_s))
+        yield from itertools.compress(MODES_OF_ISSUER[-4:], (*unusual, bool(modes.skew_s)))
+    yield f"{modes.namespaces} namespaces"
+    yield "touch" if modes.touch else "no touch"
+    if modes.forged:
+        yield "forged objects"
+    yield f"{world.replicas} replicas"
+
+
+def _settled_s(conditions: Conditions) -> float:
+    """Return the time from the last move until every session must have been refreshed."""
+    return 0.65 * min(conditions.ttl_s, LONG_S) + RECOVERY_S + conditions.propagation_s
+
+
+def _draw_modes(random: Random) -> Conditions:
+    static = random.random() < STATIC_CHANCE
     ttl_s = TTL_S if static else random.choice(TTLS_S)
     # Two wrong clocks that agree outvote the first token: docs/design/issuer-time.md gives that up.
     off_s, skew_s = (random.choice((-1, 1)) * size_s for size_s in random.sample(OFF_S, 2))
@@ -223,30 +299,36 @@ def _draw_modes(random: Random, pair: Pair) -> Conditions:
     )
 
 
-def _draw_moves(random: Random, pair: Pair, conditions: Conditions) -> tuple[Move, ...]:
+def _draw_moves(seed: int, world: Scenario) -> tuple[Move, ...]:
+    random, conditions = Random(f"moves {seed}"), world.conditions
+    order = _ORDERS[conditions.static]
+    pair = order[seed % len(order)]
     life_s = min(conditions.ttl_s, LONG_S)
     scale = _scale(conditions.ttl_s)
-    first = _draw_move(random, pair[0], random.uniform(0.1, 0.5) * life_s, conditions)
+    first = _draw_move(random, pair[0], random.uniform(0.1, 0.5) * life_s, world)
     gap_s = random.choice((0.0, 0.5, 5.0, RECOVERY_S)) * scale
     at_s = random.choice((first.at_s, random.uniform(first.at_s, first.end_s), first.end_s + gap_s))
-    moves = [first, _draw_move(random, pair[1], at_s, conditions)]
+    moves = [first, _draw_move(random, pair[1], at_s, world)]
     excluded = OF_ISSUER if conditions.static else {Fault.ROTATE_STATIC_TOKEN}
     kinds = [kind for kind in KINDS if kind not in excluded]
     for _ in range(random.randint(0, 5)):
         at_s = first.at_s + random.uniform(-0.1, 0.6) * life_s
-        moves.append(_draw_move(random, random.choice(kinds), at_s, conditions))
+        moves.append(_draw_move(random, random.choice(kinds), at_s, world))
     return tuple(sorted(moves, key=lambda move: move.at_s))
 
 
-def _draw_move(random: Random, kind: Fault, at_s: float, conditions: Conditions) -> Move:
+def _draw_move(random: Random, kind: Fault, at_s: float, world: Scenario) -> Move:
+    conditions = world.conditions
     # Short ones are as frequent as long ones: most of a sentence must not be excused.
     length_s = LONGEST[kind] * _scale(conditions.ttl_s) * random.random() ** 2
     if kind in FATAL and random.random() < FATAL_CHANCE:
         length_s = random.uniform(1.0, 1.5) * min(conditions.ttl_s, LONG_S)
+    last_s = world.length_s - _settled_s(conditions)
+    at_s = min(max(at_s, SHORTEST_S), last_s - SHORTEST_S)
     return Move(
         kind,
-        round(max(at_s, SHORTEST_S), 3),
-        round(max(length_s, SHORTEST_S), 3),
+        round(at_s, 3),
+        round(max(min(length_s, last_s - at_s), SHORTEST_S), 3),
         round(random.random(), 6),
     )
 

@@ -31,6 +31,10 @@ STATUS_IS_TRUE = "status_is_true"
 CERTAIN_S = 5.0
 """Tolerance: Date header and `iat` have whole seconds, and an offset may change by a few."""
 
+CLOSE_S = 2.0
+"""A write so shortly before an expiry may count as late by the same time: the first token shows the
+issuer's time in whole seconds."""
+
 DRIFT = 0.0007
 """Error of a replica's clock for each second since the issuer's last answer, a little more than
 `scenario.RATE`."""
@@ -60,6 +64,7 @@ class _Report:
     true_s: float
     unsure_s: float
     late_writes: int
+    close_writes: int
     pods_gone: int
     certain: bool
 
@@ -104,6 +109,8 @@ class ExposureAccount:
         self.unsure_s = 0.0
         """Longest time that replicas may count too long since steps of the validator's clock."""
         self.late_writes = 0
+        self.close_writes = 0
+        """Writes so shortly before an expiry that a replica may count them as late."""
         self.pods_gone = 0
         self.remaining_s = remaining_s
         self.is_ours = is_ours
@@ -138,7 +145,8 @@ class ExposureAccount:
         ends_at: Instant = NEVER
         if not commit.removed and self.is_ours(metadata["uid"]):
             ends_at = now_at + self.remaining_s(value_of(commit.object, self._names))
-        self.late_writes += session.ends_at < now_at and ends_at > now_at
+        self.late_writes += session.ends_at < now_at < ends_at
+        self.close_writes += now_at <= session.ends_at < min(now_at + CLOSE_S, ends_at)
         self._replaced.append((now_at, session.ends_at))
         session.ends_at = ends_at
 
@@ -322,7 +330,8 @@ class TruthChecker:
             return
         reported_s, true_s = report.reported_s - last.reported_s, report.true_s - last.true_s
         late_writes = report.late_writes - last.late_writes
-        about_s = _tolerance_s(replica) * (
+        close_writes = report.close_writes - last.close_writes
+        about_s = CLOSE_S * close_writes + _tolerance_s(replica) * (
             1 + snapshot.fleet.states[TokenState.EXPIRED] + late_writes
         )
         longer_s = DELIVERED_S * late_writes + report.unsure_s - last.unsure_s
@@ -342,6 +351,7 @@ class TruthChecker:
             account.total_s,
             account.unsure_s,
             account.late_writes,
+            account.close_writes,
             account.pods_gone,
             certain,
         )
