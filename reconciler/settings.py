@@ -250,7 +250,7 @@ class Settings(BaseSettings):
         None,
         validation_alias="OIDC_TOKEN_URL",
         description="The issuer's token endpoint, taken as it is; required with client"
-        " credentials. It has no default, which would send them to somebody else's issuer.",
+        " credentials. It has no default, which would send them to a foreign issuer.",
     )
     oidc_client_id: str = Field("", validation_alias="OIDC_CLIENT_ID")
     oidc_client_id_file: MountedFile | None = Field(None, validation_alias="OIDC_CLIENT_ID_FILE")

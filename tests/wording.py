@@ -41,6 +41,7 @@ INSTEAD = {
     "nobody": "no replica, no program, no person: name it",
     "on its way": "sent, in progress",
     "reckoned": "estimated, calculated",
+    "somebody": "another writer, a person, a program: name it",
     "spare token": "standby token",
     "stands still": "stops",
     "stood": "was",

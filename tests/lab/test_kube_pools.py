@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import pytest
 from aiohttp import web
 
 from reconciler.errors import TransportError
+from reconciler.kube import client
 from reconciler.kube.api import ListOptions
 from reconciler.kube.client import HttpKube
 from reconciler.kube.decoding import metadata_resource
@@ -78,9 +80,12 @@ async def serving(*, connections: int = 1) -> AsyncIterator[tuple[HttpKube, Serv
             server.released.set()
 
 
-async def test_lists_and_watches_without_end_keep_no_write_from_its_connection() -> None:
+async def test_lists_and_watches_without_end_keep_no_write_from_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # No slot is freed during the test, however slow the machine is.
+    monkeypatch.setattr(client, "ListSlots", partial(ListSlots, turn_s=600.0))
     async with serving() as (kube, server), AsyncExitStack() as stack:
-        kube._list_slots = ListSlots(turn_s=600.0)  # none is freed meanwhile
         for namespace in NAMESPACES:
             watch = kube.watch(SECRETS, ListOptions(namespace), version="1", timeout_s=60)
             await stack.enter_async_context(watch)

@@ -33,7 +33,7 @@ class Owner(enum.Enum):
     UNCLEAR = "unclear"
     """Another manager owns the key, and wrote at about the time of our own write: before it with an
     equal value, or after it."""
-    UNOWNED = "nobody"
+    UNOWNED = "unowned"
     """The key is absent, or `managedFields` are not kept for this object."""
 
 
