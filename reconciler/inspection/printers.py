@@ -5,6 +5,7 @@ from typing import Any
 
 from reconciler.clock import EpochTime
 from reconciler.humanize import clean, duration, instant
+from reconciler.inspection.events import EventSummary
 from reconciler.inspection.explain import explain
 from reconciler.inspection.fleet import PodFleet, name_of
 from reconciler.inspection.hints import hints
@@ -138,28 +139,11 @@ def report_as_json(report: PodReport) -> dict[str, Any]:
         "subPathContainers": list(report.subpath_containers),
         "otherSecrets": list(report.other_secrets),
         "events": [
-            {
-                "type": "Warning" if each.is_warning else "Normal",
-                "reason": each.reason,
-                "message": each.message,
-                "count": each.count,
-                "firstAt": moment(each.first_s),
-                "lastAt": moment(each.last_s),
-            }
+            {"type": "Warning" if each.is_warning else "Normal"} | _event_as_json(each)
             for each in report.events
         ],
         "eventsError": report.events_error or None,
-        "reports": [
-            {
-                "replica": each.reporter,
-                "reason": each.reason,
-                "message": each.message,
-                "count": each.count,
-                "firstAt": moment(each.first_s),
-                "lastAt": moment(each.last_s),
-            }
-            for each in report.reports
-        ],
+        "reports": [{"replica": each.reporter} | _event_as_json(each) for each in report.reports],
         "reportsError": report.reports_error or None,
         "replicas": [
             {
@@ -183,6 +167,16 @@ def report_as_json(report: PodReport) -> dict[str, Any]:
         },
         "sentences": explain(report),
         "next": [{"text": hint.text, "command": hint.command or None} for hint in hints(report)],
+    }
+
+
+def _event_as_json(event: EventSummary) -> dict[str, Any]:
+    return {
+        "reason": event.reason,
+        "message": event.message,
+        "count": event.count,
+        "firstAt": moment(event.first_s),
+        "lastAt": moment(event.last_s),
     }
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -80,6 +80,22 @@ class PageLimits:
 
 
 DEFAULT_LIMITS = PageLimits()
+
+
+class _Get(NamedTuple):
+    """A request; `project` is sent as the header (None: no header), `what` names it in errors."""
+
+    path: str
+    params: dict[str, str | int]
+    project: str | None
+    what: str
+    kind: RequestKind
+
+    @property
+    def path_and_query(self) -> str:
+        """The SDK's form: keys sorted, spaces as `+`. yarl encodes it differently."""
+        query = urlencode(sorted(self.params.items()))
+        return f"{self.path}?{query}" if query else self.path
 
 
 class PlatformClient:
@@ -186,7 +202,7 @@ class PlatformClient:
         if project is not None:
             _check(_PROJECT, project, f"project {project[:63]!r}")
         path = f"/sessions/{quote(session_id, safe='')}"
-        answer = await self._ask_for_one(path, {}, project, what, RequestKind.SINGLE)
+        answer = await self._ask_for_one(_Get(path, {}, project, what, RequestKind.SINGLE))
         if answer.status in (401, 403):
             self._refused_session = session_id, project
         if answer.status == 404 and error_code(answer.body) is not None:
@@ -210,13 +226,9 @@ class PlatformClient:
             self._decode(PlatformPage[PlatformProject], answer, what, PROJECTS, is_of_project=False)
         if SESSION in refused and (again := self._refused_session) is not None:
             await self.session(*again)
-        answer = await self._ask_for_one(
-            "/sessions",
-            {"page": 1, "search": RUNNING_SEARCH, "size": 1},
-            None,
-            "probe",
-            RequestKind.SINGLE,
-        )
+        params: dict[str, str | int] = {"page": 1, "search": RUNNING_SEARCH, "size": 1}
+        get = _Get("/sessions", params, None, "probe", RequestKind.SINGLE)
+        answer = await self._ask_for_one(get)
         self._decode(PlatformPage[PlatformSession], answer, "probe", SESSIONS, is_of_project=False)
 
     async def _page(
@@ -227,9 +239,8 @@ class PlatformClient:
         }  # fmt: skip
         if query.search:
             params["search"] = query.search
-        if query.size == 1:
-            return await self._ask_for_one(path, params, project, what, RequestKind.LIST)
-        return await self._ask(path, params, project, what, RequestKind.LIST)
+        get = _Get(path, params, project, what, RequestKind.LIST)
+        return await (self._ask_for_one(get) if query.size == 1 else self._ask(get))
 
     def _adapt_page_size(self, size: int, body_bytes: int, rows: int) -> None:
         """Set the page size of the next list: the full one, or the size that fits."""
@@ -238,26 +249,17 @@ class PlatformClient:
         whole_bytes = body_bytes * self._page_size // rows
         self._fitting_size = self._page_size if 2 * whole_bytes < self._page_bytes else size
 
-    async def _ask_for_one(
-        self,
-        path: str,
-        params: dict[str, str | int],
-        project: str | None,
-        what: str,
-        kind: RequestKind,
-    ) -> ErrorAnswer:
+    async def _ask_for_one(self, get: _Get) -> ErrorAnswer:
         """Request one row of any size up to `MAX_BODY_BYTES`; large rows are read one at a time."""
         try:
-            return await self._ask(path, params, project, what, kind)
+            return await self._ask(get)
         except PlatformAnswerTooLarge:
             pass
         async with self._large:
             try:
-                return await self._ask(
-                    path, params, project, what, kind, max_bytes=self._max_body_bytes
-                )
+                return await self._ask(get, max_bytes=self._max_body_bytes)
             except PlatformAnswerTooLarge as error:
-                self.breaker.failed(error, part=_part(project))
+                self.breaker.failed(error, part=_part(get.project))
                 raise
 
     def _decode(
@@ -305,81 +307,53 @@ class PlatformClient:
         else:
             self.breaker.succeeded(part=part, kind=kind)
 
-    async def _ask(
-        self,
-        path: str,
-        params: dict[str, str | int],
-        project: str | None,
-        what: str,
-        kind: RequestKind,
-        *,
-        max_bytes: int | None = None,
-    ) -> ErrorAnswer:
+    async def _ask(self, get: _Get, *, max_bytes: int | None = None) -> ErrorAnswer:
         """Send a GET; after a 401 once more with a fresh token.
 
         Args:
             max_bytes: Most bytes of the answer; None = those of a page.
         """
         max_bytes = max_bytes or self._page_bytes
-        # The SDK's form: keys sorted, spaces as `+`. yarl encodes it differently.
-        query = urlencode(sorted(params.items()))
-        url = URL(self._base_url + path + (f"?{query}" if query else ""), encoded=True)
-        answer = await self._send(url, project, what, kind, max_bytes, fresh=False)
+        answer = await self._send(get, max_bytes, fresh=False)
         if answer.status == 401:
-            answer = await self._send(url, project, what, kind, max_bytes, fresh=True)
+            answer = await self._send(get, max_bytes, fresh=True)
         return answer
 
-    async def _send(
-        self,
-        url: URL,
-        project: str | None,
-        what: str,
-        kind: RequestKind,
-        max_bytes: int,
-        *,
-        fresh: bool,
-    ) -> ErrorAnswer:
+    async def _send(self, get: _Get, max_bytes: int, *, fresh: bool) -> ErrorAnswer:
+        url = URL(self._base_url + get.path_and_query, encoded=True)
         headers = {
             "Accept": "application/json",
-            "Authorization": f"Bearer {await self._token(what, fresh=fresh)}",
+            "Authorization": f"Bearer {await self._token(get.what, fresh=fresh)}",
             "User-Agent": f"token-reconciler/{__version__}",
         }
-        if project is not None:
-            headers["X-Ambient-Project"] = project
+        if get.project is not None:
+            headers["X-Ambient-Project"] = get.project
         with span("GET", method="GET") as request_span:
             if request_span is not None:
                 request_span.url, request_span.resends = str(url), int(fresh)
-            answer = await self._request(
-                url, headers | traceparent(), project, what, kind, max_bytes
-            )
+            answer = await self._request(get, url, headers | traceparent(), max_bytes)
             if request_span is not None:
                 request_span.status = answer.status
             return answer
 
     async def _request(
-        self,
-        url: URL,
-        headers: dict[str, str],
-        project: str | None,
-        what: str,
-        kind: RequestKind,
-        max_bytes: int,
+        self, get: _Get, url: URL, headers: dict[str, str], max_bytes: int
     ) -> ErrorAnswer:
         try:
-            answer = await self._in_turn(url, headers, kind, max_bytes)
+            answer = await self._in_turn(url, headers, get.kind, max_bytes)
             if answer is not None:
                 return answer
-            raise PlatformAnswerTooLarge(f"{what}: more than {max_bytes} bytes")
+            raise PlatformAnswerTooLarge(f"{get.what}: more than {max_bytes} bytes")
         except TimeoutError as error:
             reason, failure = "timeout", f"no answer within {self._limit_s:g} s"
             # One project's rows may be locked. A connect time-out concerns no single project.
-            part = "" if isinstance(error, aiohttp.ClientError) else _part(project)
+            part = "" if isinstance(error, aiohttp.ClientError) else _part(get.project)
         except (aiohttp.ClientError, OSError) as error:
             reason, failure = kind_of(error), describe_error(error, system_trust=True)
             part = ""
         # Raised after the `except` block: an error of aiohttp may hold the request's headers, and
         # as our error's context it would reach a log.
-        unavailable = PlatformUnavailable(f"{what}: {failure}", reason=reason)
+        unavailable = PlatformUnavailable(f"{get.what}: {failure}", reason=reason)
         self.breaker.failed(unavailable, part=part)
         raise unavailable
 
