@@ -116,9 +116,7 @@ def survey(
             BreakerStats(name, name == down, 12.0 if name == down else 0.0, 1, f"{name} is mute")
             for name in ("kube", "platform", "issuer")
         ),
-        "issuer": IssuerStatus(
-            True, 0.25, 0.5, TokenStats(9, 9, 0, "", 0.0, standby_s, TTL_S, TTL_S)
-        ),
+        "issuer": IssuerStatus(True, 0.25, 0.5, TokenStats(9, "", standby_s, TTL_S, TTL_S)),
         "queue": queue(failing=sum(each.failures > 0 for each in shown)),
         "lease": LeaseStatus("replica-0/3-0a1b2c3d", True, "replica-0_uid_0a1b2c3d", 3, 0),
         "reconciler": ReconcileStats({}, {}, pod_touches_total=5),
@@ -141,9 +139,7 @@ def watch(
     resource: str, *, namespace: str | None = None, synced: bool = True, silent_s: float | None = 4
 ) -> ReflectorStats:
     counts = dict.fromkeys(ListWatchStats.__dataclass_fields__, 0)
-    protocol: Any = counts | {
-        "state": "watching", "version": "7", "backoff_s": 0.0, "last_error": "",
-    }  # fmt: skip
+    protocol: Any = counts | {"state": "watching", "version": "7", "last_error": ""}
     return ReflectorStats(
         resource, namespace, synced, silent_s, silent_s, 0, ListWatchStats(**protocol)
     )

@@ -38,7 +38,7 @@ from reconciler.kube.client import HttpKube
 from reconciler.kube.decoding import metadata_resource
 from reconciler.naming import LIVE_PODS, Names
 from reconciler.settings import Settings, read_settings
-from reconciler.tokens.date_clock import ServerTime
+from reconciler.tokens.date_clock import DateClock
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Cluster:
     """The requests that the commands send: reads, and one kind of write."""
 
     def __init__(
-        self, kube: Kube, settings: Settings, context: Context, clock: Clock, time: "ServerTime"
+        self, kube: Kube, settings: Settings, context: Context, clock: Clock, time: DateClock
     ) -> None:
         self.kube = kube
         self.settings = settings
@@ -253,7 +253,7 @@ async def open_cluster(access: Access) -> AsyncIterator[Cluster]:
     kubeconfig = access.kubeconfig or settings.kubeconfig
     context = read_context(kubeconfig, access.context or None)
     clock = SystemClock()
-    time = ServerTime(clock)
+    time = DateClock(clock)
     credentials = find_credentials(
         kubeconfig, clock, context=context.name or None, ignored=_warn_of_ignored
     )

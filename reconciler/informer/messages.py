@@ -77,10 +77,9 @@ Effect = Replace | Apply | Bookmark | LogEvent
 class ListWatchStats:
     """Counters since the start.
 
-    `state` is "listing" or "watching". `backoff_s` is the wait after the last failure, 0.0 after a
-    success. `lists` counts LIST requests, each page as one; `relists` the complete lists after the
-    first; `failures` those of the current streak; `drift_found` the changes that consistency checks
-    found missing.
+    `state` is "listing" or "watching". `lists` counts LIST requests, each page as one; `relists`
+    the complete lists after the first; `failures` those of the current streak; `drift_found` the
+    changes that consistency checks found missing.
     """
 
     state: str
@@ -95,6 +94,5 @@ class ListWatchStats:
     idle_watches: int
     errors: int
     failures: int
-    backoff_s: float
     last_error: str
     drift_found: int

@@ -225,7 +225,6 @@ class ListWatchProtocol:
         self._empty_watches = 0
         self._streak = _FailureStreak()
         self._last_error = ""
-        self._backoff_s = 0.0
         self._is_connection_lost = False
         """The connection was lost, and no event came since: the server may have another history."""
         self._may_have_restarted = False
@@ -512,7 +511,7 @@ class ListWatchProtocol:
         reports = self._failed("history_rewound", text, now_at)
         if is_repeated:
             return reports
-        self._next_at, self._backoff_s = now_at, 0.0
+        self._next_at = now_at
         return (LogEvent("history_rewound", text, self._streak.failures),)
 
     def _is_idle(self, now_at: Instant) -> bool:
@@ -570,8 +569,7 @@ class ListWatchProtocol:
                 wait_s = max(wait_s, self._uniform(*FORBIDDEN_S))
         retry_after_s = error.retry_after_s if isinstance(error, KubeError) else None
         server_min_s = min(retry_after_s or 0.0, MAX_RETRY_AFTER_S)
-        self._backoff_s = max(wait_s, server_min_s)
-        self._next_at = now_at + self._backoff_s
+        self._next_at = now_at + max(wait_s, server_min_s)
         self._server_min_at = now_at + server_min_s
         if isinstance(error, Forbidden) and not streak.is_forbidden:
             streak.is_forbidden = True
@@ -591,7 +589,6 @@ class ListWatchProtocol:
         """
         self._backoff.healthy(now_at)
         self._starting.reset()
-        self._backoff_s = 0.0
         if self._streak.has_failed_watch and name == "list_recovered":
             return ()
         failures, self._streak = self._streak.failures, _FailureStreak()
@@ -613,7 +610,6 @@ class ListWatchProtocol:
             idle_watches=counts.idle_watches,
             errors=counts.errors,
             failures=self._streak.failures,
-            backoff_s=self._backoff_s,
             last_error=self._last_error,
             drift_found=counts.drift_found,
         )

@@ -1,7 +1,6 @@
 """The objects of one kind as last seen, with the index that the controller reads (pure)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -34,16 +33,6 @@ class ReadResult(NamedTuple):
 
     change: Change | None
     rewound: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """`scopes` counts the namespaces (or "all") whose first list is complete."""
-
-    kind: str
-    objects: int
-    namespaces: int
-    scopes: int
 
 
 class Store:
@@ -250,14 +239,6 @@ class Store:
     def snapshot(self) -> tuple[ObjectMeta, ...]:
         """Return every object, a frozen copy. Cost: O(objects)."""
         return tuple(meta for named in self._objects.values() for meta in named.values())
-
-    def stats(self) -> StoreStats:
-        return StoreStats(
-            kind=self.kind,
-            objects=len(self),
-            namespaces=len(self._objects),
-            scopes=len(self._versions),
-        )
 
     def __len__(self) -> int:
         return sum(map(len, self._objects.values()))

@@ -136,7 +136,6 @@ class LeaderElector:
         self._wake = asyncio.Event()
         # Two tries of a write are less than a deadline apart: see `request_s` and `_failed`.
         self._election_log = ElectionLog(_permissions(config), quiet_s=config.timing.deadline_s)
-        self.transitions_total = 0
 
     @property
     def holder(self) -> str:
@@ -308,7 +307,6 @@ class LeaderElector:
         if is_new:
             self._term_began_at, self._yields_until = hold.renewed_at, LONG_AGO
             self._election_log.kept()
-            self.transitions_total += 1
             log.info("lease_acquired", term=term, transitions=hold.transitions)
             self._on_started_leading(term)
 

@@ -37,7 +37,7 @@ from reconciler.preflight.shards import check_shards
 from reconciler.preflight.wait_for_credentials import missing
 from reconciler.settings import Settings, unknown_variables
 from reconciler.telemetry.otlp_settings import read_otlp
-from reconciler.tokens.date_clock import ServerTime
+from reconciler.tokens.date_clock import DateClock
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.refusals import refusal_hint
 from reconciler.tokens.server_clock import PROOF
@@ -159,7 +159,7 @@ async def _cluster(
     url = ""
     ignored: list[str] = []
     shards: list[Finding] = []
-    server_time = ServerTime(clock)
+    server_time = DateClock(clock)
 
     def on_date(date: str | None) -> None:
         issuer_time.observe_api_server(date)

@@ -17,23 +17,15 @@ class DateClock:
     """Estimates a server's time, to a fraction of a second after a few responses.
 
     After the first response a step of our wall clock changes nothing; before it, the wall clock is
-    the estimate.
+    the estimate. `sent_at` is when the latest request started, monotonic; at first, when this was
+    made.
     """
 
     def __init__(self, clock: Clock) -> None:
+        self.sent_at = clock.monotonic()
         self._clock = clock
         self._observations: deque[_Observation] = deque(maxlen=MAX_SAMPLES)
         self._bounds: Bounds | None = None
-
-    @property
-    def observed(self) -> bool:
-        """True after the first response."""
-        return self._bounds is not None
-
-    @property
-    def bounds(self) -> Bounds | None:
-        """The server's time less our monotonic clock; None before the first observation."""
-        return self._bounds
 
     def now_s(self) -> EpochTime:
         """Return the server's time in epoch seconds."""
@@ -50,6 +42,12 @@ class DateClock:
     def error_s(self) -> float:
         """How far `now_s` may be off, in seconds either way; 0.0 before the first observation."""
         return 0.0 if self._bounds is None else (self._bounds.high_s - self._bounds.low_s) / 2
+
+    def observe_date(self, date: str | None) -> None:
+        """Update the estimate from a response's Date header; None or another text is ignored."""
+        date_s = parse_date(date)
+        if date_s is not None:
+            self.observe(date_s, self.sent_at, self._clock.monotonic())
 
     def observe(self, date_s: EpochTime, sent_at: Instant, received_at: Instant) -> None:
         """Update the estimate from one response.
@@ -68,20 +66,3 @@ class DateClock:
 
     def __repr__(self) -> str:
         return f"<DateClock skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"
-
-
-class ServerTime(DateClock):
-    """The API server's time, from its Date headers, by the controller's rules for them.
-
-    `sent_at` is when the latest request started, monotonic; at first, when this was made.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
-        self.sent_at = clock.monotonic()
-
-    def observe_date(self, date: str | None) -> None:
-        """Update the estimate from a response's Date header; None or another text is ignored."""
-        date_s = parse_date(date)
-        if date_s is not None:
-            self.observe(date_s, self.sent_at, self._clock.monotonic())

@@ -95,18 +95,15 @@ before one is due: both must be noticed in seconds."""
 
 @dataclass(frozen=True, slots=True)
 class TokenStats:
-    """Counts since the start.
+    """The tokens issued since the start, and the present state.
 
-    `best_remaining_s` is None without a usable token, `cooldown_s` the
-    rest of the pause after a refusal or a Retry-After, `latest_ttl_s` the whole lifetime of the
-    last token, expired or not, None before the first. `without_s` is the time without a new token,
-    since the start before the first, 0.0 if none is requested."""
+    `best_remaining_s` is None without a usable token, `latest_ttl_s` the whole lifetime of the last
+    token, expired or not, None before the first. `without_s` is the time without a new token, since
+    the start before the first, 0.0 if none is requested.
+    """
 
-    requests_total: int
     issued_total: int
-    failures_total: int
     last_error: str
-    cooldown_s: float
     best_remaining_s: float | None
     longest_ttl_s: float
     latest_ttl_s: float | None = None
@@ -240,9 +237,7 @@ class OidcSource:
         self._received_at = clock.monotonic()
         self._best: Token | None = None
         self._longest_ttl_s = 0.0
-        self._requests = 0
         self._issued = 0
-        self._failures = 0
         self._last_error = ""
         self._warnings: set[str] = set()
         self._refresh_on_key_rotation = refresh_on_key_rotation
@@ -326,11 +321,8 @@ class OidcSource:
     def stats(self) -> TokenStats:
         best = self.best()
         return TokenStats(
-            requests_total=self._requests,
             issued_total=self._issued,
-            failures_total=self._failures,
             last_error=self._last_error,
-            cooldown_s=self._cooldown.remaining_s(),
             best_remaining_s=best.remaining_s(self._clock.monotonic()) if best else None,
             longest_ttl_s=self.longest_ttl_s,
             latest_ttl_s=self._newest.ttl_s if self._newest is not None else None,
@@ -338,7 +330,7 @@ class OidcSource:
         )
 
     def __repr__(self) -> str:
-        return f"<OidcSource best={self.best()}, {self._requests} requests>"
+        return f"<OidcSource best={self.best()}, {self._issued} tokens>"
 
     def _serves(self, min_remaining: float, since_at: Instant) -> bool:
         """Return whether another request could bring nothing better than the present token.
@@ -385,7 +377,6 @@ class OidcSource:
         return response, now_s
 
     async def _request_response(self) -> tuple[TokenResponse, EpochTime]:
-        self._requests += 1
         response = await self._send_request()
         return response, self._issuer_time.observe(response.times, response.date_s)
 
@@ -420,7 +411,6 @@ class OidcSource:
         return min(by_issuer_s, token.remaining_s(self._clock.monotonic()))
 
     def _record_failure(self, error: IssuerError) -> None:
-        self._failures += 1
         self._last_error = str(error)
         best, remaining_lives_s = self._best, []
         if best is not None:

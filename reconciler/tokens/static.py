@@ -97,9 +97,8 @@ class StaticSource:
         remaining_s = self._token.remaining_s(self._clock.monotonic())
         left_s = remaining_s if remaining_s > 0 else None
         ttl_s = self._token.ttl_s
-        return TokenStats(
-            0, self.generation + 1, 0, self._last_error, 0.0, left_s, self.longest_ttl_s, ttl_s
-        )
+        issued = self.generation + 1
+        return TokenStats(issued, self._last_error, left_s, self.longest_ttl_s, ttl_s)
 
     async def watch_file(self) -> None:
         """Reload the file until cancelled, and report each new token.

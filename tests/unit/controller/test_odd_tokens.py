@@ -69,7 +69,7 @@ def test_an_odd_token_with_a_known_life_is_written_with_one_warning(
         said = world.events("token_odd")
         assert len(said) == warnings
         assert all(value not in str(line) for line in world.logs)
-        assert world.source.stats().failures_total == 0
+        assert world.source.stats().last_error == ""
         assert len(world.secret_writes()) <= 5
 
     simulate(scenario)
