@@ -1,7 +1,7 @@
 """The lease rules (pure): what to do next, from what was observed and when.
 
 All instants are seconds on one replica's monotonic clock. Clocks of different replicas are never
-compared. The rules rely on one fact: the rates of these clocks differ by no more than `DRIFT`.
+compared. The rules rely on one fact: the rates of these clocks are off by no more than `SLEW`.
 
 Why no two replicas may write at once: the holder counts its validity from before it sent the last
 write that was applied. A standby counts the holder's own duration from when it observed that very

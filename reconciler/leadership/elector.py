@@ -303,7 +303,7 @@ class LeaderElector:
         term = self._config.identity.term(hold.transitions)
         is_new = self._hold is None
         self._hold = hold
-        self._fence.open(term, hold.expires_at)
+        self._fence.open(term, hold.expires_at, hold.answers_until)
         if is_new:
             self._term_began_at, self._yields_until = hold.renewed_at, LONG_AGO
             self._election_log.kept()

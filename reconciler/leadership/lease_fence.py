@@ -20,28 +20,34 @@ class LeaseFence:
         self.fenced_total = 0
         self.ends_at: Instant = NEVER
         self._clock = clock
-        self._valid_until: Instant = LONG_AGO
+        # Until when writes may leave, and until when their answers may be waited for.
+        self._limits: tuple[Instant, Instant] = (LONG_AGO, LONG_AGO)
 
     @property
     def is_open(self) -> bool:
-        return self._clock.monotonic() < self._valid_until
+        return self._clock.monotonic() < self._limits[0]
 
     @property
     def has_lapsed(self) -> bool:
         return not self.is_open and self._clock.monotonic() >= self.ends_at
 
-    def open(self, term: str, valid_until: Instant) -> None:
-        """Allow writes that end before `valid_until`, in the name of `term`."""
+    def open(self, term: str, valid_until: Instant, answers_until: Instant) -> None:
+        """Allow writes that leave before `valid_until` and end before `answers_until`.
+
+        Args:
+            term: The writer's name.
+        """
         self.term = term
-        self._valid_until = valid_until
+        self._limits = valid_until, answers_until
 
     def close(self) -> None:
         """Allow no write from now on."""
-        self._valid_until = LONG_AGO
+        self._limits = (LONG_AGO, LONG_AGO)
 
     def may_write(self, need_s: float) -> bool:
         """Return whether a write that may take `need_s` may start; a refusal is counted."""
-        if self._clock.monotonic() + need_s < self._valid_until:
+        now_at, (valid_until, answers_until) = self._clock.monotonic(), self._limits
+        if now_at < valid_until and now_at + need_s < answers_until:
             return True
         self.fenced_total += 1
         return False

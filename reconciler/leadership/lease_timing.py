@@ -1,14 +1,34 @@
-"""How long a lease holds, and the margin by which a holder stops before its end (pure).
+"""How long a lease holds, and the margins by which a holder stops before its end (pure).
 
-All instants are seconds on one replica's monotonic clock.
+All instants are seconds on one replica's monotonic clock: CLOCK_BOOTTIME, see `clock.SystemClock`.
+It never steps, but Linux runs it at the rate to which a time service sets the system's clock. While
+chronyd corrects an offset that rate is off by up to a twelfth, and the kernel accepts a tenth and
+500 ppm, so that two nodes may differ by a fifth for as long as the correction takes.
+
+So no write leaves after `LeaseHold.expires_at`, which allows for `SLEW` on both nodes. The default
+deadline of 10 s of 15 s allows for a fifth on each node and ends a hold before that, as long as the
+elector runs. `LeaseHold.answers_until` allows only for `DRIFT`, as `SLEW` would leave less than the
+time limit of a write between two renewals: while clocks are slewed, a write that left in time may
+be applied up to 3 s after a successor's first one. Its preconditions refuse it then.
+
+CLOCK_MONOTONIC_RAW is not slewed, and not used: it stops while the machine is suspended, in which
+time a lease ends. No clock has both properties, and a difference of two is not read in one step.
+
+Sources: chrony.conf(5), maxslewrate: 83333.333 ppm, on Linux at most 100000 ppm; adjtimex(2): tick
+from 900000/HZ to 1100000/HZ, freq up to 500 ppm; clock_gettime(2).
 """
 
 from dataclasses import dataclass
 
 from reconciler.clock import Instant
 
+SLEW = 0.102
+"""Largest error of a clock's rate: the kernel's limit while a clock is slewed is 0.1005, and
+adjtime(3) may add 500 ppm. A crystal is off by 100 ppm."""
+
 DRIFT = 0.01
-"""Largest error of a clock's rate that the rules tolerate; NTP slews by 0.05 % at most."""
+"""Largest error of the rate of a clock that is not slewed to correct an offset: ntpd corrects its
+frequency by 500 ppm at most."""
 
 MAX_LEASE_S = 150
 """No setting allows a longer lease: a longer duration was edited by hand, and the holder of such a
@@ -29,7 +49,12 @@ class ElectionTiming:
 
     @property
     def margin_s(self) -> float:
-        """Validity ends this long before the lease: a slow clock against a fast one."""
+        """Writes stop this long before the lease's end: a slow clock against a fast one."""
+        return 2 * SLEW * self.lease_s
+
+    @property
+    def answer_margin_s(self) -> float:
+        """Answers are no longer waited for from this long before the lease's end."""
         return 2 * DRIFT * self.lease_s
 
     @property
@@ -44,18 +69,22 @@ class LeaseHold:
 
     Args:
         renewed_at: When the last applied renewal was sent, read from the clock before sending.
-        expires_at: No write may start later.
+        expires_at: No write may leave later.
+        answers_until: No write may start whose time limit ends later.
     """
 
     transitions: int
     renewed_at: Instant
     expires_at: Instant
+    answers_until: Instant
 
 
 def hold_from(transitions: int, sent_at: Instant, timing: ElectionTiming) -> LeaseHold:
     """Return the hold that follows from an applied write that was sent at `sent_at`."""
-    valid_until = sent_at + timing.lease_s - timing.margin_s
-    return LeaseHold(transitions, sent_at, valid_until)
+    ends_at = sent_at + timing.lease_s
+    return LeaseHold(
+        transitions, sent_at, ends_at - timing.margin_s, ends_at - timing.answer_margin_s
+    )
 
 
 def expires_at(hold: LeaseHold, timing: ElectionTiming) -> Instant:

@@ -166,7 +166,7 @@ class Replica:
         record = self.observed.record if self.observed is not None else None
         if record is not None and record.holder == str(self.me):
             self.hold = self.hold_of(write)
-            self.fence.open(self.name, self.hold.expires_at)
+            self.fence.open(self.name, self.hold.expires_at, self.hold.answers_until)
 
     def hold_of(self, write: Write) -> LeaseHold:
         return lease_timing.hold_from(write.transitions, write.sent_at, self.timing)

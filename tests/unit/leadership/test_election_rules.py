@@ -19,6 +19,7 @@ from reconciler.leadership.lease import RELEASED_S, Identity, LeaseRecord
 from reconciler.leadership.lease_timing import (
     DRIFT,
     MAX_LEASE_S,
+    SLEW,
     ElectionTiming,
     LeaseHold,
     expires_at,
@@ -255,13 +256,13 @@ class TestHolder:
         assert self.kept(seen(OURS, found), 0.0) == Lost(why)
 
     def test_it_ends_before_the_lease_by_what_two_clocks_may_be_off(self) -> None:
-        assert LeaseHold(3, NOW, NOW + 15 - 2 * DRIFT * 15) == self.TENURE
+        assert LeaseHold(3, NOW, NOW + 15 - 2 * SLEW * 15, NOW + 15 - 2 * DRIFT * 15) == self.TENURE
         assert expires_at(self.TENURE, TIMING) == NOW + 10.0
 
     def test_a_deadline_close_to_the_lease_does_not_outlast_it(self) -> None:
         close = ElectionTiming(10, 9.95, 2.0)
         hold = hold_from(3, NOW, close)
-        assert expires_at(hold, close) == hold.expires_at == NOW + 9.8
+        assert expires_at(hold, close) == hold.expires_at == pytest.approx(NOW + 10 - 2 * SLEW * 10)
 
 
 def test_two_requests_fit_into_the_deadline() -> None:

@@ -7,7 +7,7 @@ import pytest
 from reconciler.errors import ServerError, TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.leadership.elector import UNSYNCED_DELAY_S
-from reconciler.leadership.lease_timing import DRIFT, ElectionTiming
+from reconciler.leadership.lease_timing import SLEW, ElectionTiming
 from tests.unit.leadership.electors import Bench, Replica, on_virtual_time
 
 TIMING = ElectionTiming(5, 3.0, 0.5)
@@ -53,7 +53,7 @@ def test_there_are_never_two_and_in_the_end_there_is_one(seed: int) -> None:
 
     @on_virtual_time(timing=TIMING)
     async def scenario(bench: Bench) -> None:
-        living = [bench.start(rate=1 + sign * DRIFT) for sign in (-1, 1, random.choice([-1, 1]))]
+        living = [bench.start(rate=1 + sign * SLEW) for sign in (-1, 1, random.choice([-1, 1]))]
         for _ in range(ROUNDS):
             index = random.randrange(len(living))
             if random.random() < 0.1:
@@ -64,7 +64,7 @@ def test_there_are_never_two_and_in_the_end_there_is_one(seed: int) -> None:
                     heal(old)
                     old.elector.release()
                     await bench.wait_for("its end", old.task.done, 4 * TIMING.request_s)
-                living[index] = bench.start(rate=1 + random.choice([-1, 1]) * DRIFT)
+                living[index] = bench.start(rate=1 + random.choice([-1, 1]) * SLEW)
             else:
                 disturb(bench, living[index], random)
             await bench.watch_over(random.uniform(0.0, 4.0))

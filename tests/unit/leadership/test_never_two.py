@@ -14,17 +14,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from reconciler.clock import Instant
 from reconciler.leadership import lease_timing
 from reconciler.leadership.election_rules import ObservedLease
 from reconciler.leadership.lease import LeaseRecord
-from reconciler.leadership.lease_timing import DRIFT, ElectionTiming, LeaseHold
+from reconciler.leadership.lease_timing import SLEW, ElectionTiming, LeaseHold
 from tests.interleavings import check_overrides, interleavings
 from tests.unit.leadership.model import Replica, TwoHolders, Write, make_world
 
 MOST = 3
 TIMINGS = (ElectionTiming(15, 10.0, 2.0), ElectionTiming(5, 3.0, 0.5), ElectionTiming(1, 0.8, 0.2))
 
-RATES = st.one_of(st.sampled_from([1.0 - DRIFT, 1.0 + DRIFT]), st.floats(1 - DRIFT, 1 + DRIFT))
+RATES = st.one_of(st.sampled_from([1.0 - SLEW, 1.0 + SLEW]), st.floats(1 - SLEW, 1 + SLEW))
 OFFSETS = st.sampled_from([0.0, -3600.0, 86_400.0])
 REPLICAS = st.integers(0, MOST - 1)
 
@@ -131,19 +132,23 @@ class Interleaving(RuleBasedStateMachine):
         self.world.show(replica)
 
 
+def _hold_until(write: Write, ends_at: Instant) -> LeaseHold:
+    return LeaseHold(write.transitions, write.sent_at, ends_at, ends_at)
+
+
 class NoMargin(Replica):
     """The whole lease is used: the slow clock of a holder outlasts a follower's fast one."""
 
     def hold_of(self, write: Write) -> LeaseHold:
-        return LeaseHold(write.transitions, write.sent_at, write.sent_at + self.timing.lease_s)
+        return _hold_until(write, write.sent_at + self.timing.lease_s)
 
 
 class HalfTheMargin(Replica):
     """Only one of the two clocks is allowed for."""
 
     def hold_of(self, write: Write) -> LeaseHold:
-        valid_until = write.sent_at + (1 - DRIFT) * self.timing.lease_s
-        return LeaseHold(write.transitions, write.sent_at, valid_until)
+        valid_until = write.sent_at + (1 - SLEW) * self.timing.lease_s
+        return _hold_until(write, valid_until)
 
 
 class FromTheAnswer(Replica):
@@ -192,7 +197,7 @@ class ReleasesFirst(Replica):
         valid_until = self.hold.expires_at if self.hold is not None else None
         super().release()
         if valid_until is not None:
-            self.fence.open(self.name, valid_until)
+            self.fence.open(self.name, valid_until, valid_until)
 
 
 MUTANTS = [
