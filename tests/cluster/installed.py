@@ -48,8 +48,8 @@ async def install(
 ) -> str:
     """Apply the manifests' account, permissions and policies; return a working token of it.
 
-    Objects without a namespace are shared: bindings get the namespace's name, the others are the
-    same for each. The labels for the removal of an installation are left out.
+    Objects without a namespace are shared: bindings get the namespace's name and account, the
+    others are the same for each. The labels for the removal of an installation are left out.
     """
     for found in _objects(files, namespace):
         name = found["metadata"]["name"]
@@ -87,11 +87,13 @@ def _objects(files: tuple[str, ...], namespace: str) -> Iterator[Json]:
 def _keep_apart(found: Json, namespace: str) -> None:
     """Give objects without a namespace a name that no manual installation has."""
     found["metadata"]["name"] = f"{APART}{found['metadata']['name']}"
-    if found["kind"] == "ClusterRoleBinding":
+    if found["kind"].endswith("Binding"):
         found["metadata"]["name"] += f"-{namespace}"
+    if found["kind"] == "ClusterRoleBinding":
         found["roleRef"]["name"] = f"{APART}{found['roleRef']['name']}"
     if found["kind"] == "ValidatingAdmissionPolicyBinding":
         found["spec"]["policyName"] = f"{APART}{found['spec']['policyName']}"
+        found["spec"]["paramRef"]["namespace"] = namespace
 
 
 async def _authorized(

@@ -141,9 +141,20 @@ class TestObjects:
             assert binding["subjects"] == [
                 {"kind": "ServiceAccount", "name": account, "namespace": "elsewhere"}
             ]
-        for policy in of_kind(objects, "ValidatingAdmissionPolicy"):
-            [condition] = policy["spec"]["matchConditions"]
-            assert f"endsWith(':{account}')" in condition["expression"]
+        bound = [
+            binding["spec"]["paramRef"] | {"policy": binding["spec"]["policyName"]}
+            for binding in of_kind(objects, "ValidatingAdmissionPolicyBinding")
+        ]
+        assert bound == [
+            {
+                "name": account,
+                "namespace": "elsewhere",
+                "parameterNotFoundAction": "Allow",
+                "policy": policy["metadata"]["name"],
+            }
+            for policy in of_kind(objects, "ValidatingAdmissionPolicy")
+        ]
+        assert "token-reconciler'" not in str(of_kind(objects, "ValidatingAdmissionPolicy"))
 
     def test_of_shards_are_a_deployment_and_a_budget_for_each(self) -> None:
         objects = template("ambient-code", "--set=shards.count=2,shards.keepSingle=true")
@@ -316,12 +327,14 @@ class TestValues:
     def test_let_the_alerts_follow_the_job_and_the_runbooks(self) -> None:
         objects = template(
             "ambient-code",
-            "--set=prometheusRule.enabled=true",
+            "--set=prometheusRule.enabled=true,serviceMonitor.enabled=true,nameOverride=tokens",
             "--set=settings.RECONCILER_RUNBOOK_URL=https://docs.example/runbooks.md",
             release="blue",
         )
         rules = json.dumps(only(objects, "PrometheusRule"))
-        assert 'up{job=\\"blue-token-reconciler\\"}' in rules
+        job = only(objects, "ServiceMonitor")["spec"]["jobLabel"]
+        assert only(objects, "Service")["metadata"]["labels"][job] == "tokens"
+        assert 'up{job=\\"tokens\\"}' in rules
         assert 'job=\\"token-reconciler\\"' not in rules
         urls = re.findall(r'"runbook_url": "([^"]+)"', rules)
         assert len(urls) > 10

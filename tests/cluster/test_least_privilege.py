@@ -15,7 +15,7 @@ from tests.cluster.accounts import (
     refused,
     session_rules,
 )
-from tests.cluster.admin import RBAC, SECRETS, Admin, Json, collection, item
+from tests.cluster.admin import MERGE, RBAC, SECRETS, Admin, Json, collection, item
 from tests.cluster.audit import AuditLog, Use
 from tests.cluster.conftest import NEEDED, require
 from tests.cluster.controlplane import ControlPlane
@@ -314,6 +314,29 @@ class TestRights:
                 path = collection(namespace, SECRETS)
                 assert await verdict(account, "POST", path, new()) == PLACE
         assert await verdict(world.admin, "PATCH", item(place, "pods", "other"), NOTED) == ""
+        await asyncio.to_thread(removed, "cluster-wide", world)
+
+    async def test_refuse_nothing_while_a_former_versions_binding_names_no_account(
+        self, world: World
+    ) -> None:
+        """An error in the match condition would refuse every new pod of the cluster."""
+        await world.admin.call("POST", "/api/v1/namespaces", {"metadata": {"name": OWN}})
+        await asyncio.to_thread(installed, "cluster-wide", world)
+        runner = await world.add(await world.add_project())
+        path = item(runner.namespace, "pods", "other")
+        await world.admin.create_pod(runner.namespace, "other", labels={}, secret=runner.secret)
+        token = await account_token(world.admin, OWN, ACCOUNT)
+        plane = world.control_plane
+        async with Admin.connect(plane.url, ca_file=plane.ca_file, token=token) as account:
+            await in_force(account, path)
+            former = {"spec": {"paramRef": None}}
+            bindings = f"/apis/{ADMISSION}/v1/validatingadmissionpolicybindings"
+            await world.admin.expect(
+                "PATCH", f"{bindings}/{ACCOUNT}-pods", former, content_type=MERGE
+            )
+            async with asyncio.timeout(60):
+                while await verdict(account, "PATCH", path, NOTED):
+                    await asyncio.sleep(0.1)
         await asyncio.to_thread(removed, "cluster-wide", world)
 
     @pytest.mark.parametrize("name", ["cluster-wide", "namespaces"])

@@ -204,6 +204,48 @@ class TestOverlays:
         bindings = of_kind(objects, "RoleBinding", "ClusterRoleBinding")
         assert {found["subjects"][0]["namespace"] for found in bindings} == {"elsewhere"}
 
+    @pytest.mark.parametrize(
+        ("name", "changes"),
+        [
+            ("cluster-wide", "namespace: elsewhere"),
+            ("cluster-wide", "nameSuffix: -blue"),
+            ("cluster-wide", "namePrefix: blue-"),
+            ("cluster-wide", "namePrefix: a-\nnameSuffix: -b\nnamespace: elsewhere"),
+            ("shards", "namePrefix: blue-\nnamespace: elsewhere"),
+            ("namespaces", "namePrefix: blue-"),
+            ("mpp", "namePrefix: blue-"),
+            ("mpp", "namespace: elsewhere"),
+        ],
+    )
+    def test_confine_the_account_whatever_its_name_and_namespace(
+        self, name: str, changes: str, tmp_path: Path
+    ) -> None:
+        confinement = "components: [MANIFESTS/components/confinement]\n"
+        has_it = name in ("cluster-wide", "shards")
+        between = tmp_path / "between"
+        between.mkdir()
+        self.extended(between, name, "" if has_it else confinement)
+        (tmp_path / "kustomization.yaml").write_text(f"{changes}\nresources: [between]\n")
+        objects = render(tmp_path)
+        account = only(objects, "ServiceAccount")["metadata"]
+        for pods in of_kind(objects, "Deployment"):
+            assert pods["metadata"]["namespace"] == account["namespace"]
+            assert pods["spec"]["template"]["spec"]["serviceAccountName"] == account["name"]
+        assert [
+            (found["spec"]["policyName"], found["spec"]["paramRef"])
+            for found in of_kind(objects, "ValidatingAdmissionPolicyBinding")
+        ] == [
+            (
+                policy["metadata"]["name"],
+                {
+                    "name": account["name"],
+                    "namespace": account["namespace"],
+                    "parameterNotFoundAction": "Allow",
+                },
+            )
+            for policy in of_kind(objects, "ValidatingAdmissionPolicy")
+        ]
+
     def test_of_namespaces_have_a_role_in_each_listed_one_and_no_cluster_role(self) -> None:
         objects = overlay("namespaces")
         assert not of_kind(objects, "ClusterRole", "ClusterRoleBinding")
@@ -275,6 +317,15 @@ class TestOverlays:
         assert len([*found, *dashboards]) == 5
         home = deployment(name)["metadata"]["namespace"]
         assert {one["metadata"]["namespace"] for one in (*found, *dashboards)} == {home}
+
+    def test_keep_the_job_that_the_alerts_name_where_the_site_has_a_prefix(
+        self, tmp_path: Path
+    ) -> None:
+        objects = self.extended(tmp_path, "monitoring", "namePrefix: blue-")
+        service, monitor = only(objects, "Service"), only(objects, "ServiceMonitor")
+        assert service["metadata"]["name"] == "blue-token-reconciler"
+        job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+        assert f'{{job="{job}"}}' in str(only(objects, "PrometheusRule"))
 
     def test_take_a_static_token_as_the_guide_shows(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
