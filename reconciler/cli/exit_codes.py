@@ -26,6 +26,9 @@ EXIT_OUTPUT = 8
 EXIT_NO_API_SERVER = 9
 """The kubeconfig's server answers 404 without a Status: it is no Kubernetes API server."""
 
+EXIT_DEFECT = 70
+"""A defect of this program, with a traceback. Source: sysexits.h, EX_SOFTWARE."""
+
 EXIT_PIPE = 141
 """The reader of our output has ended. Source: shells, 128 + SIGPIPE."""
 
@@ -36,7 +39,8 @@ CODES = (
     "Exit codes: 0 success; 1 a live pod has an expired token (status, explain); 2 wrong option,"
     " setting or kubeconfig; 4 the cluster is unreachable; 5 a right is missing, or the credentials"
     " are rejected; 6 no such pod; 7 --wait timed out, or there was no newer token; 8 the output"
-    " could not be written; 9 the kubeconfig's server is no Kubernetes API server."
+    " could not be written; 9 the kubeconfig's server is no Kubernetes API server; 70 a defect of"
+    " this program."
 )
 
 

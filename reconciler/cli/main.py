@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,7 +14,13 @@ import typer
 
 from reconciler import __version__
 from reconciler.cli.commands import Context, Kubeconfig, add_commands, short_value
-from reconciler.cli.exit_codes import EXIT_OUTPUT, EXIT_PIPE, EXIT_SETTINGS, CommandError
+from reconciler.cli.exit_codes import (
+    EXIT_DEFECT,
+    EXIT_OUTPUT,
+    EXIT_PIPE,
+    EXIT_SETTINGS,
+    CommandError,
+)
 from reconciler.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -155,7 +162,10 @@ def main() -> None:
 
 
 def guarded(command: Callable[[], object]) -> None:
-    """Run a command line; print errors of the input or the cluster without a traceback."""
+    """Run a command line; print errors of the input or the cluster without a traceback.
+
+    Any other error is a defect. Python would end with 1, which says that a token has expired.
+    """
     _guard_output()
     try:
         try:
@@ -166,6 +176,9 @@ def guarded(command: Callable[[], object]) -> None:
         for line in str(error).splitlines():
             sys.stderr.write(f"reconciler: {line}\n")
         sys.exit(error.code if isinstance(error, CommandError) else EXIT_SETTINGS)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(EXIT_DEFECT)
 
 
 def _guard_output() -> None:

@@ -42,6 +42,15 @@ def shown_url(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
+def shown_origin(url: str) -> str:
+    """Return scheme, host and port of a URL whose path may hold a token, as the lab's does.
+
+    An invalid URL becomes "(not a URL)".
+    """
+    parts = urlsplit(shown_url(url))
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else "(not a URL)"
+
+
 def environment_proxy(url: str) -> str | None:
     """Return the proxy that this process's environment sets for `url`, or None.
 

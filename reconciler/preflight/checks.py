@@ -25,7 +25,7 @@ from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.naming import is_namespace
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.net.client_session import open_session, shown_url, unusable_bundles
+from reconciler.net.client_session import open_session, shown_origin, shown_url, unusable_bundles
 from reconciler.platform.client import PlatformClient
 from reconciler.platform.models import project_namespace
 from reconciler.preflight import findings
@@ -191,7 +191,7 @@ async def _cluster(
     except (RemoteError, ProtocolError, SettingsError) as error:
         hint = "check KUBECONFIG, or in a pod its service account"
         return [findings.of_failure("cluster", error, hint=hint, **_proxy(url))]
-    reached = Finding("cluster", "OK", f"the API server at {shown_url(url)} is reachable")
+    reached = Finding("cluster", "OK", f"the API server at {shown_origin(url)} is reachable")
     return [
         reached,
         *(_ignored_field(field) for field in ignored),

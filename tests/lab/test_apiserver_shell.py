@@ -14,11 +14,13 @@ import pytest
 from reconciler.clock import Instant, SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.handlers import PREFIX
 from reconciler.lab.apiserver.http_server import ApiServer
 from reconciler.lab.apiserver.rbac import EVERYTHING, Authorizer, Rule, User
 from reconciler.lab.apiserver.write_log import WriteLog
 from reconciler.lab.cluster.cluster import LabCluster
 from tests.cluster.conftest import require
+from tests.commands import command
 
 SECRETS = "/api/v1/namespaces/default/secrets"
 PODS = "/api/v1/namespaces/default/pods"
@@ -303,6 +305,14 @@ async def test_the_kubeconfig_of_lab_serves_kubectl(tmp_path: Path) -> None:
         await kubectl(cluster.kubectl_config(), "delete", "secret", session.secret, *where)
         left = await kubectl(config, "get", "secrets", *where, "-o", "name")
         assert f"secret/{session.secret}" not in left.splitlines()
+
+
+async def test_check_does_not_print_the_token_in_the_url_of_lab() -> None:
+    async with LabCluster() as cluster:
+        environment = cluster.environment()
+        ended = await command("check", **environment)
+    assert f"the API server at {cluster.server.url} is reachable" in ended.stdout
+    assert PREFIX not in ended.stdout + ended.stderr
 
 
 @pytest.fixture

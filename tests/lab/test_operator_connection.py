@@ -94,6 +94,14 @@ async def test_the_server_s_time_counts_and_a_clock_that_differs_is_named(tmp_pa
     assert "this machine's clock is 60m behind the API server's" in ended.stderr
 
 
+async def test_a_server_that_is_no_url_is_a_wrong_kubeconfig(tmp_path: Path) -> None:
+    async with scripted() as server:
+        server.url = server.url.removeprefix("http:")
+        ended = await status(server, tmp_path)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "Traceback" not in ended.stderr
+
+
 async def test_a_404_of_another_server_is_exit_9(tmp_path: Path) -> None:
     async with scripted(answer(404, b"<html>Not Found</html>")) as server:
         ended = await status(server, tmp_path)

@@ -41,6 +41,25 @@ def test_a_signal_during_the_imports_ends_the_program(words: tuple[str, str]) ->
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+DEFECT = """
+    import sys
+    from reconciler.cli import main, status
+
+    def crash(*_, **__):
+        raise ZeroDivisionError("a defect of ours")
+
+    status.run_status = crash
+    sys.argv = ["reconciler", "status", "-A"]
+    main.main()
+"""
+
+
+def test_a_defect_has_an_exit_code_that_says_nothing_of_tokens() -> None:
+    ended = run(DEFECT)
+    assert (ended.returncode, ended.stdout) == (70, "")
+    assert ended.stderr.endswith("ZeroDivisionError: a defect of ours\n")
+
+
 LEAN = """
     import sys
     from reconciler import entry

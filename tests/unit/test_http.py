@@ -15,6 +15,7 @@ from reconciler.net.client_session import (
     Trust,
     environment_proxy,
     has_system_trust,
+    shown_origin,
     shown_url,
 )
 from tests.lab.tls import Certificate, make_certificate, serving
@@ -192,3 +193,15 @@ class TestProxy:
 def test_a_url_is_shown_without_user_info_query_and_fragment(url: str, shown: str) -> None:
     assert shown_url(url) == shown
     assert "fake" not in shown_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://127.0.0.1:6443/token/obviously-fake", "http://127.0.0.1:6443"),
+        ("https://u:obviously-fake@[fd00::1]/p?q#f", "https://[fd00::1]"),
+        ("u:obviously-fake@host", "(not a URL)"),
+    ],
+)
+def test_the_origin_of_a_url_is_shown_without_its_path(url: str, shown: str) -> None:
+    assert shown_origin(url) == shown

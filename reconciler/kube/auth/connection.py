@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from reconciler.errors import SettingsError
 from reconciler.net.client_pool import Connection, ConnectionSource
-from reconciler.net.client_session import Trust, environment_proxy, shown_url
+from reconciler.net.client_session import Trust, environment_proxy, shown_origin
 
 
 class Credentials(ConnectionSource, Protocol):
@@ -38,11 +38,11 @@ def connection_of(loaded: Any, trust: Trust, *, lenient: bool = False) -> Connec
         trust: As returned by `trust_of`.
         lenient: See `Trust.context`.
     Raises:
-        SettingsError: A certificate or key cannot be read.
+        SettingsError: The server is no usable URL, or a certificate or key cannot be read.
     """
     url = str(loaded.host).rstrip("/")
     try:
-        _ = urlsplit(url).port  # raises ValueError, as everything that reads the URL later would
+        check_url(url)
         proxy = loaded.proxy or environment_proxy(url)
     except ValueError:
         raise SettingsError("the server of the cluster is no URL") from None
@@ -57,7 +57,25 @@ def connection_of(loaded: Any, trust: Trust, *, lenient: bool = False) -> Connec
     else:
         digest.update(trust.digest())
         return Connection(url, tls, proxy, digest.hexdigest(), name)
-    raise SettingsError(f"certificates for {shown_url(url)}: {problem}")
+    raise SettingsError(f"certificates for {shown_origin(url)}: {problem}")
+
+
+def check_url(url: str) -> None:
+    """Check that the API server's URL can be used.
+
+    Raises:
+        SettingsError: It is not of http or https, names no host, or has user info.
+        ValueError: It cannot be parsed, as all that reads it later would find.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise SettingsError("the server of the cluster is no URL of http or https with a host")
+    if "@" in parts.netloc:
+        raise SettingsError("the server of the cluster has a user or password in its URL")
+    if ":" not in parts.hostname:
+        parts.hostname.encode("idna")  # the resolver would raise UnicodeError, a ValueError
+    if not url.isprintable() or " " in url:
+        raise SettingsError("the server of the cluster is no URL")
 
 
 def trust_of(loaded: Any) -> Trust:

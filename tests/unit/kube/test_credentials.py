@@ -255,6 +255,36 @@ async def test_a_cluster_without_a_server_is_not_this_machine(
         await find_credentials(path, clock).connection()
 
 
+@pytest.mark.parametrize(
+    "server",
+    [
+        "not-a-url", "localhost:6443", "//host", "ftp://host", "https://", "https://:443",
+        "http://[::1", "https://host:0", "https://host:65536", "https://host:abc", "https://a..b",
+        f"https://{'a' * 64}.example", "https:// host", "https://ho\x01st", "https://host/a b",
+        f"https://user:{SECRET}@host", f"https://{SECRET}@host",
+    ],
+)  # fmt: skip
+async def test_a_server_that_is_no_usable_url_is_a_wrong_setting(
+    server: str, tmp_path: Path, clock: ManualClock
+) -> None:
+    path = write_config(tmp_path / "config", {"user": {}}, server=server)
+    with pytest.raises(SettingsError, match="the server of the cluster") as caught:
+        await find_credentials(path, clock).connection()
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["https://host", "http://host:8080/", "https://[::1]:6443", "https://h/k8s/clusters/c-m-1",
+     "https://m\u00fcnchen.example"],
+)  # fmt: skip
+async def test_a_server_that_is_a_url_is_used(
+    server: str, tmp_path: Path, clock: ManualClock
+) -> None:
+    path = write_config(tmp_path / "config", {"user": {}}, server=server)
+    assert (await find_credentials(path, clock).connection()).url == server.rstrip("/")
+
+
 async def test_a_plug_in_runs_again_before_its_end_and_after_a_refusal(
     plugin: Exec, clock: ManualClock
 ) -> None:
