@@ -131,6 +131,8 @@ class LeaderElector:
         self._jitter_s = 0.0
         self._waiting_since_at: Instant | None = None
         self._term_began_at: Instant = LONG_AGO
+        self._passed_at = clock.monotonic()
+        self._runs_since_at: Instant = LONG_AGO
         self._yields_until: Instant = LONG_AGO
         self._releasing = False
         self._wake = asyncio.Event()
@@ -181,6 +183,7 @@ class LeaderElector:
 
     def _decide(self) -> election_rules.Decision:
         now_at, config = self._clock.monotonic(), self._config
+        self._record_pass(now_at)
         decision = election_rules.decide(
             self._observed,
             self._hold,
@@ -199,6 +202,16 @@ class LeaderElector:
             self._waiting_since_at = None
         return decision
 
+    def _record_pass(self, now_at: Instant) -> None:
+        """Notice that this loop itself has not run: the main loop may run again by now, too.
+
+        A process that is stopped, or a machine that is suspended, stops both loops. Two passes are
+        two requests apart at most, which is the deadline.
+        """
+        if now_at - self._passed_at > self._config.timing.deadline_s:
+            self._runs_since_at = now_at
+        self._passed_at = now_at
+
     def _must_wait(self, now_at: Instant) -> Wait | None:
         """Return until when not to write the Lease: loop stalled, caches not synced, or no token.
 
@@ -206,7 +219,7 @@ class LeaderElector:
         deadline, its Lease expires, and its requests have ended by then. Nothing is released while
         one may be in flight.
         """
-        stalled_s = self._config.heartbeat_age_s()
+        stalled_s = min(self._config.heartbeat_age_s(), now_at - self._runs_since_at)
         if stalled_s > MAX_HEARTBEAT_AGE_S:
             self._election_log.stalled(stalled_s)
             return Wait(now_at + MAX_SLEEP_S)

@@ -240,6 +240,23 @@ class TestMainLoop:
 
         scenario()
 
+    def test_a_process_that_was_stopped_is_no_stall_of_its_main_loop(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = await bench.start_leader()
+            stopped_s = MAX_HEARTBEAT_AGE_S + 14
+            leader.clock.slept_s += stopped_s
+            leader.age_s = stopped_s
+            await bench.wait_for("loss", lambda: len(leader.calls) == 2, 5.0)
+            await bench.led(leader)
+            assert bench.warnings() == ["lease_lost"]
+            await bench.watch_over(MAX_HEARTBEAT_AGE_S + 2 * RETRY_S)
+            assert bench.warnings() == ["lease_lost", "main_loop_stalled"]
+            [line] = bench.events("main_loop_stalled")
+            assert MAX_HEARTBEAT_AGE_S <= line["seconds"] < stopped_s
+
+        scenario()
+
     def test_a_short_stall_keeps_it(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
