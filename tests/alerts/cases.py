@@ -313,6 +313,31 @@ CASES = (
         healthy() | {'up{job="another"}': f"0{LENGTH}"},
     ),
     Case(
+        "one of two replicas is no target any more",
+        "TokenReconcilerReplicaMissing",
+        healthy() | {on("b", "leader"): "0x60 _x36 0x30"},
+        quiet="44m",
+        firing="47m",
+        over="49m",
+    ),
+    Case(
+        "one of two replicas does not answer",
+        "TokenReconcilerReplicaDown",
+        healthy() | {on("b", "leader"): "0x20", on("b", "up"): "1x20 0x90"},
+        quiet="15m",
+        firing="40m",
+    ),
+    Case(
+        "a rollout adds a replica for minutes",
+        "TokenReconcilerReplicaMissing",
+        healthy() | {on("b", "leader"): f"0{LENGTH}", on("c", "leader"): "_x2 0x4"},
+    ),
+    Case(
+        "the only replica is replaced",
+        "TokenReconcilerReplicaMissing",
+        healthy(leader="1x20") | {on("b", "leader"): "_x18 0x12 1x90"},
+    ),
+    Case(
         "a right to list is missing",
         "TokenReconcilerNotSynced",
         healthy() | {on("a", "watch_synced", PODS): "0x20 1x60"},
