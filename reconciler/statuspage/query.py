@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from reconciler.clock import NEVER, EpochTime
@@ -16,14 +16,38 @@ PAGE_ROWS = 25
 LONGEST = 200
 """Characters of a search that are used."""
 
-Sort = Literal["life", "session", "next", "failures"]
-_SORTS: dict[str, Sort] = {each: each for each in get_args(Sort)}
-
 SHOWS = (*TokenState, "failing", "blocked")
 """What the list may be narrowed to: one state, sessions with a failed last run, or blocked ones."""
 
 DIGITS = 7
 """Most digits of a page's number; Python's `int` fails above some thousands."""
+
+
+def _unknown_last(value: float | EpochTime | None) -> float | EpochTime:
+    return NEVER if value is None else value
+
+
+class TableColumn(NamedTuple):
+    """A column of the list: its name in a URL, its heading, and what it is sorted by.
+
+    `leader_only`: a standby does not know it, and does not show it.
+    """
+
+    sort: str
+    heading: str
+    value: Callable[[SessionStatus], Any]
+    leader_only: bool = False
+
+
+COLUMNS = (
+    TableColumn("session", "Session", lambda row: (row.namespace, row.session_id)),
+    TableColumn("life", "Life left", lambda row: _unknown_last(row.remaining_s)),
+    TableColumn("next", "Next run", lambda row: _unknown_last(row.due_s), leader_only=True),
+    TableColumn("failures", "Recent runs", lambda row: row.failures, leader_only=True),
+)
+"""`session_table.html` has the cell of each, in this order."""
+
+_BY_SORT = {column.sort: column for column in COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +57,7 @@ class SessionQuery:
     Args:
         text: Words, each of which must occur in the session's namespace, ID, project or objects.
         show: One of `SHOWS`, "" for all.
+        sort: Of one of `COLUMNS`.
         down: Largest first.
         page: From 1; a number past the end shows the last page.
         opened: `NAMESPACE/SESSION` of the row that is shown with details, or "".
@@ -40,7 +65,7 @@ class SessionQuery:
 
     text: str = ""
     show: str = ""
-    sort: Sort = "life"
+    sort: str = "life"
     down: bool = False
     page: int = 1
     opened: str = ""
@@ -49,10 +74,11 @@ class SessionQuery:
     def parse(cls, parameters: Mapping[str, str]) -> "SessionQuery":
         """Read a URL's parameters; invalid ones are ignored."""
         show, number = parameters.get("show", ""), parameters.get("page", "")[:DIGITS]
+        sort = parameters.get("sort", "")
         return cls(
             text=" ".join(parameters.get("q", "")[:LONGEST].split()),
             show=show if show in SHOWS else "",
-            sort=_SORTS.get(parameters.get("sort", ""), "life"),
+            sort=sort if sort in _BY_SORT else "life",
             down=parameters.get("down") == "1",
             page=_page(number),
             opened=parameters.get("open", "")[: 2 * LONGEST],
@@ -103,7 +129,7 @@ def select(rows: Sequence[SessionStatus], query: SessionQuery) -> QueryResult:
     if query.text:
         words = query.text.casefold().split()
         matching = [row for row in matching if _has_words(row, words)]
-    value = _ORDERS[query.sort]
+    value = _BY_SORT[query.sort].value
     matching.sort(key=lambda row: (row.namespace, row.session_id))
     matching.sort(key=value, reverse=query.down)
     if query.sort in ("life", "next"):
@@ -138,15 +164,3 @@ def _is_shown(row: SessionStatus, show: str) -> bool:
 def _has_words(row: SessionStatus, words: Sequence[str]) -> bool:
     text = f"{row.namespace}/{row.session_id} {row.project} {row.pod} {row.secret}".casefold()
     return all(word in text for word in words)
-
-
-def _unknown_last(value: float | EpochTime | None) -> float | EpochTime:
-    return NEVER if value is None else value
-
-
-_ORDERS: dict[Sort, Callable[[SessionStatus], Any]] = {
-    "life": lambda row: _unknown_last(row.remaining_s),
-    "session": lambda row: (row.namespace, row.session_id),
-    "next": lambda row: _unknown_last(row.due_s),
-    "failures": lambda row: row.failures,
-}

@@ -15,6 +15,7 @@ from reconciler.statuspage.identity import PageIdentity, leader_name
 from reconciler.statuspage.json_view import encode
 from reconciler.statuspage.page_model import PageModel
 from reconciler.statuspage.plots import HEIGHT, plots, steps_of
+from reconciler.statuspage.query import COLUMNS
 from reconciler.statuspage.session_row import row_of
 from reconciler.statuspage.summary import details, exposure, filters, headline, stats
 
@@ -74,6 +75,7 @@ class Render:
             "height": HEIGHT,
             "components": components(snapshot, identity.replica, identity.ignored),
             "filters": filters(snapshot),
+            "columns": [each for each in COLUMNS if lease.leading or not each.leader_only],
             "query": query,
             "result": result,
             "rows": [
