@@ -79,7 +79,7 @@ def token_endpoint(settings: Settings, session: Requests, clock: Clock) -> Token
         session=session,
         credentials=_credentials(settings),
         clock=clock,
-        timeout_s=settings.issuer_limit_s,
+        limit_s=settings.issuer_limit_s,
         fields=settings.token_request_fields(),
     )
 

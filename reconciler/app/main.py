@@ -16,7 +16,6 @@ import structlog
 
 from reconciler import __version__
 from reconciler.app.election import Election
-from reconciler.app.orphan_reaper import OrphanReaper
 from reconciler.app.telemetry import MetricsEndpoint, Telemetry, open_telemetry
 from reconciler.clock import Clock, SystemClock
 from reconciler.controller.compose import compose
@@ -26,6 +25,7 @@ from reconciler.controller.ports import IssuerPort, Ports
 from reconciler.controller.runtime import ControllerConfig
 from reconciler.controller.status.replica_report import Reporter
 from reconciler.factories import client_secret, static_source, static_token, token_endpoint
+from reconciler.kube.auth.child_processes import OrphanReaper
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.leadership.lease import Identity

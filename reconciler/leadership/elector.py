@@ -273,7 +273,7 @@ class LeaderElector:
         )
         sent_at, before = self._clock.monotonic(), self._observed
         try:
-            lease = await self._send(record, spec, timeout_s=self._request_timeout_s())
+            lease = await self._send(record, spec, limit_s=self._request_limit_s())
         except (KubeError, ProtocolError) as error:
             missing_namespace = record is None and isinstance(error, NotFound)
             if isinstance(error, Conflict | AlreadyExists | NotFound) and not missing_namespace:
@@ -290,26 +290,24 @@ class LeaderElector:
         if self._clock.monotonic() < hold.expires_at:
             self._record_hold(hold)
 
-    def _request_timeout_s(self) -> float:
+    def _request_limit_s(self) -> float:
         """Return the longest wait for a response; a hanging request must not outlast a hold."""
-        timeout_s = self._config.timing.request_s
+        limit_s = self._config.timing.request_s
         if self._hold is None:
-            return timeout_s
+            return limit_s
         ends_at = lease_timing.expires_at(self._hold, self._config.timing)
-        return max(0.0, min(timeout_s, ends_at - self._clock.monotonic()))
+        return max(0.0, min(limit_s, ends_at - self._clock.monotonic()))
 
     async def _send(
-        self, record: LeaseRecord | None, spec: dict[str, object], *, timeout_s: float
+        self, record: LeaseRecord | None, spec: dict[str, object], *, limit_s: float
     ) -> LeaseObject:
         config = self._config
         if record is None:
             body = records.new_lease(config.name, spec, config.annotations)
-            return await self._kube.create(
-                self._resource, config.namespace, body, limit_s=timeout_s
-            )
+            return await self._kube.create(self._resource, config.namespace, body, limit_s=limit_s)
         body = records.patch_of(record, spec, config.annotations)
         return await self._kube.patch(
-            self._resource, config.namespace, config.name, body, limit_s=timeout_s
+            self._resource, config.namespace, config.name, body, limit_s=limit_s
         )
 
     def _record_hold(self, hold: LeaseHold) -> None:
@@ -340,7 +338,7 @@ class LeaderElector:
         """
         self._pause(0.0, 0.1)
         try:
-            await self._read(authoritative=True, timeout_s=self._request_timeout_s())
+            await self._read(authoritative=True, limit_s=self._request_limit_s())
         except (KubeError, ProtocolError) as failure:
             self._failed(failure)
         else:
@@ -365,7 +363,7 @@ class LeaderElector:
         while True:
             began_at = self._clock.monotonic()
             try:
-                await self._watch(await self._read(timeout_s=timing.request_s))
+                await self._watch(await self._read(limit_s=timing.request_s))
             except (KubeError, ProtocolError) as error:
                 # A leader's renewals show the state, but not which permission is missing here.
                 if self._hold is None or isinstance(error, Forbidden):
@@ -395,14 +393,14 @@ class LeaderElector:
                     elif event.type == "DELETED":
                         self._observe(None, event.version)
 
-    async def _read(self, *, timeout_s: float, authoritative: bool = False) -> str:
+    async def _read(self, *, limit_s: float, authoritative: bool = False) -> str:
         """Read the Lease; return the version of the response.
 
         Raises:
             ProtocolError: The Lease exists but cannot be decoded; that must not look like absence.
         """
         before, newest = self._observed, self._newest_version
-        page = await self._kube.list(self._resource, self._scope(), limit_s=timeout_s)
+        page = await self._kube.list(self._resource, self._scope(), limit_s=limit_s)
         self._check_history(newest, page.version)
         if page.skipped:
             raise ProtocolError(f"the Lease {self._config.name} is not what the API server sends")
@@ -490,23 +488,23 @@ class LeaderElector:
         if hold is None:
             return
         self._on_stopped_leading("resigned")
-        timeout_s = self._config.timing.request_s
+        limit_s = self._config.timing.request_s
         try:
             try:
-                await self._write_release(timeout_s)
+                await self._write_release(limit_s)
             except Conflict:
                 # A renewal without a response, or an annotation by another client.
-                await self._read(timeout_s=timeout_s, authoritative=True)
-                await self._write_release(timeout_s)
+                await self._read(limit_s=limit_s, authoritative=True)
+                await self._write_release(limit_s)
         except (KubeError, ProtocolError) as error:
             log.warning("lease_not_released", error=str(error))
 
-    async def _write_release(self, timeout_s: float) -> None:
+    async def _write_release(self, limit_s: float) -> None:
         record = self._observed.record if self._observed is not None else None
         if record is None or record.holder != str(self._config.identity):
             return
         spec = records.released_spec(transitions=record.transitions, wall_s=self._clock.wall())
-        await self._send(record, spec, timeout_s=timeout_s)
+        await self._send(record, spec, limit_s=limit_s)
         log.info("lease_released")
 
     async def _sleep_until(self, until: Instant) -> None:

@@ -24,7 +24,7 @@ from reconciler.tokens.token_response import (
     parse_token_response,
 )
 
-TIMEOUT_S = 5.0
+LIMIT_S = 5.0
 """Default time limit of the whole request, both styles included: it usually takes 20-200 ms, and
 every due session waits for it."""
 
@@ -54,7 +54,7 @@ class TokenEndpoint:
         session: Shared, owned by the caller.
         credentials: Called for every request, so that changed files are read; raises
             `SettingsError` if there are none.
-        timeout_s: Longest time for the whole request.
+        limit_s: Longest time for the whole request.
     Raises:
         ValueError: The URL has user information, which would be a second set of credentials.
     """
@@ -66,7 +66,7 @@ class TokenEndpoint:
         session: Requests,
         credentials: Callable[[], ClientCredentials],
         clock: Clock,
-        timeout_s: float = TIMEOUT_S,
+        limit_s: float = LIMIT_S,
         fields: Sequence[tuple[str, str]] = (),
     ) -> None:
         if "@" in urlsplit(url).netloc:
@@ -75,7 +75,7 @@ class TokenEndpoint:
         self._session = session
         self._credentials = credentials
         self._clock = clock
-        self._timeout_s = timeout_s
+        self._limit_s = limit_s
         self._fields = tuple(fields)
         self._style: AuthStyle = "basic"
         self._shown_url = shown_url(url)
@@ -106,7 +106,7 @@ class TokenEndpoint:
             raise IssuerRefused(f"{self._description}: {error}", reason="no_credentials") from error
 
     async def _request(self, credentials: ClientCredentials) -> RawResponse:
-        end_at = self._clock.monotonic() + self._timeout_s
+        end_at = self._clock.monotonic() + self._limit_s
         first = await self._post(credentials, self._style, end_at)
         if is_success(first) or not is_refusal(first):
             return first
@@ -129,7 +129,7 @@ class TokenEndpoint:
                 async with asyncio.timeout(end_at - self._clock.monotonic()):
                     response = await self._exchange(credentials, style)
             except TimeoutError:
-                reason, message = "timeout", f"no answer in {self._timeout_s:g} s"
+                reason, message = "timeout", f"no answer in {self._limit_s:g} s"
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 # ValueError: aiohttp raises it for a host in .netrc, or an invalid one.
                 reason, message = kind_of(error), describe_error(error, system_trust=True)

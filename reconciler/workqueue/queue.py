@@ -156,8 +156,8 @@ class WorkQueue(Generic[K]):
         """Return once no key runs."""
         await self._idle.wait()
 
-    async def drain(self, timeout_s: float) -> bool:
-        """Close, then wait for runs in flight; return whether all ended within `timeout_s`.
+    async def drain(self, limit_s: float) -> bool:
+        """Close, then wait for runs in flight; return whether all ended within `limit_s`.
 
         Queued work is not done: deadlines are persisted with the objects, and the next leader
         finds them there.
@@ -166,7 +166,7 @@ class WorkQueue(Generic[K]):
         """
         self._close()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(limit_s):
                 await self._ended.wait()
         except TimeoutError:
             pass

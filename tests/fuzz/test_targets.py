@@ -35,7 +35,7 @@ ELSEWHERE = {
     "tokens/oidc.py": OVER_HTTP,
     "telemetry/otlp_adapter.py": OVER_HTTP,
     # What these read is no peer's: files of the package or the kernel, URLs that were validated.
-    "app/orphan_reaper.py": "tests/unit/test_entry.py",
+    "kube/auth/child_processes.py": "tests/unit/test_entry.py",
     "net/file_rotation.py": "tests/unit/test_rotation.py",
     "preflight/checks.py": "tests/cluster/test_check.py",
     "preflight/environment.py": "tests/unit/preflight/test_environment.py",

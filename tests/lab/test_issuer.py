@@ -44,7 +44,7 @@ class Bench:
             session=self.session,
             credentials=lambda: self.credentials,
             clock=SystemClock(),
-            timeout_s=limit_s,
+            limit_s=limit_s,
         )
 
     def source(self, endpoint: TokenEndpoint | None = None) -> OidcSource:

@@ -116,7 +116,7 @@ REAPED = """
     import ctypes, os, subprocess, sys, time
     PR_SET_CHILD_SUBREAPER = 36
     assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
-    from reconciler.app.orphan_reaper import OrphanReaper, _zombies
+    from reconciler.kube.auth.child_processes import OrphanReaper, _zombies
     # The shell ends before its own child, which becomes ours.
     subprocess.run(["sh", "-c", "(read line < /dev/null; true) & exit 0"], check=True)
     deadline_at = time.monotonic() + 30

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from reconciler.errors import SettingsError
-from reconciler.kube.auth.child_pipe import ChildPipe
+from reconciler.kube.auth.child_processes import ChildPipe
 from reconciler.kube.auth.redaction import shown_output
 
 MAX_OUTPUT_BYTES = 1024 * 1024

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from reconciler.kube.auth.child_pipe import ChildPipe
+from reconciler.kube.auth.child_processes import ChildPipe
 
 read = os.read
 

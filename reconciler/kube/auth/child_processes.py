@@ -1,14 +1,22 @@
-"""Reads a child process's output from a pipe, up to a bound, without waiting for the pipe's end."""
+"""Child processes of an exec plug-in: what they print, and those that outlive it."""
 
 import asyncio
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 _READ_BYTES = 65536
 
+LOOK_S = 30.0
+"""Between two passes. Our own children are waited for within milliseconds of their end, so that a
+zombie that two passes find is an orphan."""
+
+_PROC = Path("/proc")
+
 
 class ChildPipe:
-    """A pipe that is read as it fills, so that no writer waits.
+    """A pipe that is read as it fills, up to a bound, so that no writer waits.
 
     The end of the pipe does not mark the end of the child: a process that the child has started may
     keep it open, and with uvloop a child inherits the writing ends twice. When the child has ended,
@@ -70,3 +78,45 @@ class ChildPipe:
         if self.is_cut and not self._last:
             self.is_full.set()
         return not is_over
+
+
+class OrphanReaper:
+    """Waits for processes that an exec plug-in left behind.
+
+    Process 1 becomes their parent, and must wait for them, or they stay as zombies.
+    """
+
+    def __init__(self) -> None:
+        self._before: set[int] = set()
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.reap_once()
+
+    def reap_once(self) -> int:
+        """Wait for each zombie that the last pass found, too; return how many there were."""
+        now = _zombies()
+        stale = now & self._before
+        for pid in stale:
+            with suppress(ChildProcessError):  # waited for in this instant
+                os.waitpid(pid, 0)
+        self._before = now - stale
+        return len(stale)
+
+
+def _zombies() -> set[int]:
+    """Return the process IDs of our children that have ended.
+
+    Source: proc_pid_stat(5): the state and the parent follow the last parenthesis.
+    """
+    found: set[int] = set()
+    for entry in _PROC.iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with suppress(OSError):  # ended and waited for in this instant
+            state, parent, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+            if state == "Z" and int(parent) == os.getpid():
+                found.add(int(entry.name))
+    return found
