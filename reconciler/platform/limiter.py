@@ -8,7 +8,7 @@ from reconciler.clock import Clock
 from reconciler.platform.adaptive_limit import AdaptiveLimit, RequestKind
 
 
-class Permit:
+class Turn:
     """The turn of one request; the caller sets `failed` if the request failed."""
 
     failed = False
@@ -26,7 +26,7 @@ class Limiter:
         self.limit: AdaptiveLimit[asyncio.Future[None]] = AdaptiveLimit(most)
 
     @asynccontextmanager
-    async def turn(self, kind: RequestKind) -> AsyncIterator[Permit]:
+    async def turn(self, kind: RequestKind) -> AsyncIterator[Turn]:
         """Wait for a turn; it lasts to the end of the block.
 
         Cancel: the turn goes to the next waiter.
@@ -41,7 +41,7 @@ class Limiter:
                 self.limit.given_up()
                 self._admit()
             raise
-        turn, began_at = Permit(), self._clock.monotonic()
+        turn, began_at = Turn(), self._clock.monotonic()
         is_over = False
         try:
             yield turn

@@ -32,11 +32,10 @@ from reconciler.workqueue.queue import WorkQueue
 
 log = structlog.get_logger()
 
-PLATFORM = "(platform)"
-"""Target name of the platform; no namespace has parentheses."""
+PLATFORM_TARGET = "(platform)"
+"""No namespace has parentheses."""
 
-ISSUER = "(issuer)"
-"""Target name of the issuer."""
+ISSUER_TARGET = "(issuer)"
 
 _NO_ANSWER = (TransportError, ServerError, PlatformUnavailable, IssuerUnavailable, ProtocolError)
 
@@ -74,7 +73,7 @@ class BulkheadShell:
         self._clock = runtime.clock
         self._log_dedup = runtime.log_dedup
         self._bulkhead: Bulkhead[SessionKey] = Bulkhead(
-            workers=config.workers, max_in_flight={PLATFORM: config.platform_parallel}
+            workers=config.workers, max_in_flight={PLATFORM_TARGET: config.platform_parallel}
         )
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.runs_at_most = max_runs(config.workers)

@@ -26,8 +26,8 @@ from reconciler.controller.decide.refresh_plan import Action, Plan, SessionState
 from reconciler.controller.decide.write_errors import needs_fresh_read
 from reconciler.controller.reconcile import token_choice
 from reconciler.controller.reconcile.bulkhead_shell import (
-    ISSUER,
-    PLATFORM,
+    ISSUER_TARGET,
+    PLATFORM_TARGET,
     BulkheadFull,
     BulkheadShell,
 )
@@ -256,7 +256,7 @@ class SessionActions:
 
     async def _confirm(self, key: SessionKey, slot: BulkheadRun, state: SessionState) -> None:
         try:
-            with self._bulkhead.at(PLATFORM, slot), span("lookup", str(key)):
+            with self._bulkhead.at(PLATFORM_TARGET, slot), span("lookup", str(key)):
                 await self._session_lookup.confirm(key, state)
         except BulkheadFull:
             if not self._confirmations.was_confirmed(key, state.pod, state.own_secret):
@@ -371,7 +371,7 @@ class SessionActions:
             # A run that needs no request to the issuer does not wait behind those that do.
             if (token := token_choice.best_available(self._source, plan)) is not None:
                 return token
-            with self._bulkhead.at(ISSUER, slot):
+            with self._bulkhead.at(ISSUER_TARGET, slot):
                 return await token_choice.choose(self._source, plan, term_began_at=began_at)
 
     def _note_refresh(
