@@ -1,4 +1,8 @@
-"""Server-sent events: each reader gets its view when it changes, at a bounded cost."""
+"""Server-sent events: each reader gets its view when it changes, at a bounded cost.
+
+An event `beat` says that the reader's view is that of now, and in how many seconds the next one is
+due: a reader that gets none knows that its view grows old.
+"""
 
 import asyncio
 from asyncio import Task
@@ -8,7 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from reconciler.clock import LONG_AGO, Clock, Instant
+from reconciler.clock import Clock
 from reconciler.statuspage.cache import PageCache, TooManyReaders
 from reconciler.statuspage.query import SessionQuery
 
@@ -101,22 +105,21 @@ class SseStreams:
     async def _send(self, response: web.StreamResponse, query: SessionQuery) -> None:
         await self._write(response, "retry: 2000\n\n")
         last = ""
-        sent_at: Instant = LONG_AGO
         while True:
             began_at = self._clock.monotonic()
             try:
                 html = await self._views.part(query)
             except TooManyReaders:
-                html = last
-            now_at = self._clock.monotonic()
-            if html != last:
-                await self._write(response, f"event: view\ndata: {_line(html)}\n\n")
-                last, sent_at = html, now_at
-            elif now_at - sent_at >= self._period_s:
-                await self._write(response, "event: beat\ndata:\n\n")
-                sent_at = now_at
-            wait_s = max(self._period_s, PAUSE_FACTOR * (now_at - began_at))
-            await asyncio.sleep(min(wait_s, LONGEST_S))
+                html = ""
+            taken_s = self._clock.monotonic() - began_at
+            wait_s = min(max(self._period_s, PAUSE_FACTOR * taken_s), LONGEST_S)
+            if not html:
+                await self._write(response, ": too many readers\n\n")  # keeps the stream open
+            else:
+                view = "" if html == last else f"event: view\ndata: {_line(html)}\n\n"
+                await self._write(response, f"{view}event: beat\ndata: {wait_s:.3f}\n\n")
+                last = html
+            await asyncio.sleep(wait_s)
 
     async def _write(self, response: web.StreamResponse, text: str) -> None:
         async with asyncio.timeout(self._drop_s):

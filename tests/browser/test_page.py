@@ -1,5 +1,6 @@
 """The status page in a real browser: what a reader sees, does with keys alone, and is spared."""
 
+import asyncio
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from reconciler import __version__
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.status.history import RunRecord
-from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
+from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus, StatusSnapshot
 from reconciler.naming import SessionKey
 from tests.browser.chromium import Browser, on_show
 from tests.exhibit import NOW_S, Exhibit, Shown, row, survey, trend_of
@@ -204,6 +205,38 @@ def test_a_server_that_becomes_unreachable_is_shown_and_found_again(browser: Bro
     with on_show(Exhibit(survey([row(2), row(3)])), port=port):
         browser.wait("found again", lambda: shown(browser) == ["2Ab00002"])
         assert browser.text("#link") == "live"
+        browser.open("about:blank")
+
+
+class Freezing(Exhibit):
+    """A replica that keeps its connections and sends nothing while it is frozen."""
+
+    frozen = False
+
+    async def snapshot(self, *, max_age_s: float) -> StatusSnapshot:
+        while self.frozen:
+            await asyncio.sleep(0.02)
+        return await super().snapshot(max_age_s=max_age_s)
+
+
+def test_a_frozen_replica_is_not_live_and_the_age_of_its_data_is_shown(browser: Browser) -> None:
+    def age_s() -> int:
+        return int(browser.text("#age").removeprefix("data ").removesuffix(" s old"))
+
+    exhibit = Freezing(survey([row(1)]))
+    with on_show(exhibit) as url:
+        browser.open(url)
+        browser.wait_live()
+        assert age_s() <= 5
+        exhibit.frozen = True
+        browser.wait("not live", lambda: browser.text("#link") == "not live: no update")
+        assert age_s() >= 3
+        older_s = age_s() + 2
+        browser.wait("its age grows", lambda: age_s() >= older_s)
+        assert shown(browser) == ["2Ab00001"]
+        exhibit.frozen = False
+        browser.wait_live()
+        assert age_s() < older_s
         browser.open("about:blank")
 
 

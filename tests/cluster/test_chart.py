@@ -154,7 +154,8 @@ class TestObjects:
             }
             for policy in of_kind(objects, "ValidatingAdmissionPolicy")
         ]
-        assert "token-reconciler'" not in str(of_kind(objects, "ValidatingAdmissionPolicy"))
+        policies = json.dumps(of_kind(objects, "ValidatingAdmissionPolicy"))
+        assert "token-reconciler'" not in policies
 
     def test_of_shards_are_a_deployment_and_a_budget_for_each(self) -> None:
         objects = template("ambient-code", "--set=shards.count=2,shards.keepSingle=true")

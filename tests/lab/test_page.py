@@ -23,7 +23,7 @@ from reconciler.statuspage.cache import MAX_VIEWS, MAX_WAITING, PageCache
 from reconciler.statuspage.identity import PageIdentity
 from reconciler.statuspage.query import PAGE_ROWS, SessionQuery
 from reconciler.statuspage.server import add_page
-from reconciler.statuspage.sse import SseStreams
+from reconciler.statuspage.sse import LONGEST_S, SseStreams
 from reconciler.telemetry.http_server import health_app
 from tests.exhibit import NOW_S, Exhibit, row, served, survey, trend_of
 
@@ -275,7 +275,9 @@ async def test_a_watcher_gets_its_view_at_once_and_again_when_it_changes(
         assert name == "view"
         assert "2Ab00002" in msgspec.json.decode(data)
         assert "2Ab00001" not in msgspec.json.decode(data).split("<table")[1]
-        assert (await event(answer))[0] == "beat"
+        name, due_s = await event(answer)
+        assert name == "beat"
+        assert 0.02 <= float(due_s) <= LONGEST_S
         exhibit.shown = survey([row(2, -3.0)], exposure_s=3.0)
         while (found := await event(answer))[0] == "beat":
             pass

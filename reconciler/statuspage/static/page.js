@@ -2,13 +2,16 @@
 // Without this script every link and the form work as well.
 
 const SILENT_MS = 40_000; // more than twice the longest time between two events
+const LATE_MS = 3_000; // the time that the server may take to read and draw a view
 const AGAIN_MS = 10_000;
 const TYPING_MS = 200;
 
 const link = document.getElementById("link");
 let stream = null;
 let asked = null;
-let heardAt = 0;
+let heardAt = 0; // the last event, or the start of the stream
+let currentAt = 0; // the last event that said that the view is current
+let dueMs = 0; // the time from that event to the next one, as the server said
 let again = 0;
 
 function say(state, text) {
@@ -17,9 +20,17 @@ function say(state, text) {
   link.textContent = text;
 }
 
-function heard() {
-  heardAt = Date.now();
+// Keeps the age of what is shown outside of the status, which a screen reader would read each second.
+function showAge() {
+  const seconds = Math.round((Date.now() - currentAt) / 1000);
+  document.getElementById("age").textContent = currentAt ? `data ${seconds} s old` : "";
+}
+
+function heard(event) {
+  heardAt = currentAt = Date.now();
+  dueMs = 1000 * Number(event.data);
   say("live", "live");
+  showAge();
 }
 
 function lost() {
@@ -35,7 +46,6 @@ function listen() {
   heardAt = Date.now();
   stream.addEventListener("view", (event) => {
     if (opened !== stream) return;
-    heard();
     show(parse(JSON.parse(event.data)));
   });
   stream.addEventListener("beat", heard);
@@ -47,11 +57,15 @@ function listen() {
 }
 
 setInterval(() => {
-  if (stream && Date.now() - heardAt > SILENT_MS) {
+  showAge();
+  if (!stream) return;
+  if (Date.now() - heardAt > SILENT_MS) {
     lost();
     listen();
+  } else if (link.dataset.state === "live" && Date.now() - currentAt > dueMs + LATE_MS) {
+    say("late", "not live: no update");
   }
-}, 5_000);
+}, 1_000);
 
 function parse(html) {
   return new DOMParser().parseFromString(html, "text/html");
