@@ -336,6 +336,25 @@ def test_expired_token_seconds_are_counted_where_they_belong() -> None:
     assert (exposure.expired_s, exposure.excused_s, exposure.stopping_s) == (3.0, 5.0, 4.0)
 
 
+def test_a_refresh_that_a_step_of_the_clock_makes_due_was_not_due_before() -> None:
+    asked: list[tuple[EpochTime, EpochTime]] = []
+
+    def late_until_s(due_s: EpochTime, needed_s: EpochTime, _: str) -> EpochTime:
+        asked.append((due_s, needed_s))
+        return EpochTime(0)
+
+    async def main() -> None:
+        journal = EventLog(VirtualClock(asyncio.get_running_loop()), MARKS)
+        exposure = ExposureChecker(journal, late_until_s)
+        for uid, due_s in (("late", 90), ("early", 180)):
+            exposure.started(uid, "a/S", EpochTime(300), due_s=EpochTime(due_s), now_s=EpochTime(0))
+        exposure.shift(-150.0, now_s=EpochTime(100))
+        exposure.settle(now_s=EpochTime(151))
+
+    run_virtual(main())
+    assert asked == [(EpochTime(90), EpochTime(150)), (EpochTime(100), EpochTime(150))]
+
+
 # The command
 
 

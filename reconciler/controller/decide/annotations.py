@@ -7,6 +7,7 @@ of the bodies of our requests.
 import base64
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -161,25 +162,52 @@ class ReadableToken(NamedTuple):
     needs_touch: bool
 
 
+class ClockStep(NamedTuple):
+    """A step forward of the estimate of the issuer's time.
+
+    Args:
+        before_s: The time before the step (epoch): no later instant was written until then.
+        seconds: Its size.
+    """
+
+    before_s: EpochTime
+    seconds: float
+
+
 def readable_token(
     annotations: TokenAnnotations,
     pod: ObjectMeta | None,
     *,
     propagation_s: float,
     now_s: EpochTime,
+    steps: Sequence[ClockStep] = (),
 ) -> ReadableToken:
     """Return the token that the pod may read; from the objects alone, so after a crash, too.
 
     That is the Secret's token, or the previous one if the kubelet may not have synced since. The
     kubelet syncs within `propagation_s`, at once after a touch, and when it mounts.
+
+    Args:
+        steps: Of the estimate of the issuer's time, the oldest first. Without them, a write from
+            before a step looks older than it is, and synced.
     """
     own_s, previous_s = _expires_s(annotations), annotations.previous_expires_s
-    written_s = annotations.refreshed_s
-    if previous_s is None or written_s is None:
+    if previous_s is None or annotations.refreshed_s is None:
         return ReadableToken(own_s, needs_touch=False)
-    if not _may_be_stale(written_s, annotations.touched_s, pod, propagation_s, now_s):
+    written_s, touched_s = _after_steps(annotations.refreshed_s, steps), annotations.touched_s
+    if touched_s is not None:
+        touched_s = _after_steps(touched_s, steps)
+    if not _may_be_stale(written_s, touched_s, pod, propagation_s, now_s):
         return ReadableToken(own_s, needs_touch=False)
     return ReadableToken(min(own_s, previous_s), needs_touch=previous_s < written_s + propagation_s)
+
+
+def _after_steps(at_s: EpochTime, steps: Sequence[ClockStep]) -> EpochTime:
+    """Return an instant that we wrote as the present estimate of the issuer's time shows it."""
+    for step in steps:
+        if at_s <= step.before_s:
+            at_s += step.seconds
+    return at_s
 
 
 def _expires_s(annotations: TokenAnnotations) -> EpochTime:

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from reconciler.clock import EPOCH, LONG_AGO, NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
     UNKNOWN_S,
+    ClockStep,
     ReadableToken,
     TokenAnnotations,
     parse_annotations,
@@ -140,6 +141,7 @@ class DecisionContext:
         replaced_s: When the present token replaced another; see `TokenSource`.
         generation: Of that token; see `TokenSource`.
         rotated_s: Tokens that were issued before are under a replaced signing key.
+        steps: The latest steps forward of the estimate of the issuer's time, the oldest first.
         list_started_s: Since when the list of running sessions that may confirm them all has been
             awaited (epoch, issuer's time); minus infinity if none is.
     """
@@ -156,6 +158,7 @@ class DecisionContext:
     generation: int = 0
     rotated_s: EpochTime = LONG_AGO
     list_started_s: EpochTime = LONG_AGO
+    steps: tuple[ClockStep, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -219,7 +222,11 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
         pod=state.pod,
     )
     readable = readable_token(
-        annotations, state.pod, propagation_s=context.propagation_s, now_s=now_s
+        annotations,
+        state.pod,
+        propagation_s=context.propagation_s,
+        now_s=now_s,
+        steps=context.steps,
     )
     pending = pending_requests(state.secret, state.pod)
     found = _due_now(annotations, pending, context, now_s, record)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from reconciler.clock import LONG_AGO, NEVER, EpochTime, Instant
+from reconciler.controller.decide.annotations import ClockStep
 from reconciler.controller.decide.evidence import WriteRecords, is_unanswered
 from reconciler.controller.decide.refresh_plan import DecisionContext, Plan, SessionState, plan
 from reconciler.controller.runtime import Runtime, Stores
@@ -19,6 +20,9 @@ from reconciler.tokens.source import TokenSource
 CONTEXT_S = 0.1
 """Age at which the longest lifetime seen and the p95 are read again; neither changes faster."""
 
+
+MAX_STEPS = 8
+"""Most steps of the issuer's time that are kept: they count for the propagation allowance only."""
 
 CLOCK_ERROR_S = 10.0
 """Two replicas' estimates of the issuer's time differ by less: by the second of a Date header. A
@@ -80,6 +84,7 @@ class SessionStateReader:
         self._context_at: Instant = LONG_AGO
         self.term_began_at = clock.monotonic()
         self._awaits_session_list = False
+        self._steps: deque[ClockStep] = deque(maxlen=MAX_STEPS)
 
     def context(self) -> DecisionContext:
         """Return what decisions depend on now; built every `CONTEXT_S`, not for each plan."""
@@ -107,6 +112,7 @@ class SessionStateReader:
             generation=self._source.generation,
             rotated_s=self._source.rotated_s,
             list_started_s=began_s if self._awaits_session_list else LONG_AGO,
+            steps=tuple(self._steps),
         )
         return self._context
 
@@ -133,6 +139,15 @@ class SessionStateReader:
         self.startup = "none"
         self._awaits_session_list = False
         self._context = None
+
+    def record_step(self, seconds: float) -> None:
+        """Build the context again: the estimate of the issuer's time has moved by so much.
+
+        A step back is not kept: a write from before it looks newer than it is, which costs a touch.
+        """
+        if seconds > 0:
+            self._steps.append(ClockStep(self.now_s() - seconds, seconds))
+        self.clear_context()
 
     def clear_context(self) -> None:
         """Build the context again for the next plan: the available token has changed."""

@@ -49,7 +49,7 @@ class Replan:
 
     def _on_time_moved(self, move: ClockMove) -> None:
         """Discard what was derived from the previous estimate."""
-        self._sessions.clear_context()
+        self._sessions.record_step(0.0 if move.is_first else move.moved_s)
         if not move.is_first:
             log.warning("issuer_time_moved", moved_s=round(move.moved_s, 1))
         self._time_moved.set()

@@ -349,11 +349,14 @@ class ExposureChecker:
                 runner.excused_until_s = max(runner.excused_until_s, until_s)
 
     def shift(self, by_s: float, *, now_s: EpochTime) -> None:
-        """Move the expiry of every projected token after a step of the validator's clock."""
+        """Move the expiry of every projected token after a step of the validator's clock.
+
+        A refresh that the step makes due was not due before it.
+        """
         self.settle(now_s=now_s)
         for runner in self._runners.values():
             runner.expires_s += by_s
-            runner.due_s += by_s
+            runner.due_s = max(runner.due_s + by_s, min(runner.due_s, now_s))
 
     def end_tokens(self, expires_s: EpochTime, *, now_s: EpochTime) -> None:
         """Limit the expiry of every projected token to `expires_s`."""

@@ -107,6 +107,24 @@ def test_a_step_of_the_issuers_clock_costs_nothing_after_it_was_noticed(
     simulate(scenario)
 
 
+@pytest.mark.parametrize(("step_s", "kept"), [(7200.0, 1), (-7200.0, 0)])
+def test_decisions_know_of_a_step_forward_of_the_issuers_time(step_s: float, kept: int) -> None:
+    async def scenario(world: World) -> None:
+        populate(world, 1)
+        async with running(world):
+            await asyncio.sleep(300)
+            world.issuer.offset_s = step_s
+            await asyncio.sleep(200)
+            sessions = world.controller.sessions
+            steps = sessions.context().steps
+            assert len(steps) == kept
+            for step in steps:
+                assert step.seconds == pytest.approx(step_s, abs=2)
+                assert sessions.now_s() - 200 <= step.before_s + step.seconds <= sessions.now_s()
+
+    simulate(scenario)
+
+
 def test_one_line_names_the_clock_that_is_off_and_by_how_much() -> None:
     async def scenario(world: World) -> None:
         world.issuer.date_ahead_s = 901.0

@@ -7,6 +7,7 @@ from reconciler.controller.decide.annotations import (
     MOUNT_S,
     UNKNOWN,
     UNKNOWN_S,
+    ClockStep,
     ReadableToken,
     parse_annotations,
     readable_token,
@@ -44,7 +45,12 @@ SEEING: dict[str, tuple[ObjectMeta | None, EpochTime]] = {
 
 
 def ask(
-    on: ObjectMeta | None, former: str, *, now_s: EpochTime = NOW_S, held: ObjectMeta | None = None
+    on: ObjectMeta | None,
+    former: str,
+    *,
+    now_s: EpochTime = NOW_S,
+    held: ObjectMeta | None = None,
+    steps: tuple[ClockStep, ...] = (),
 ) -> ReadableToken:
     """Return when what the pod reads ends, and whether it must look."""
     secret = held or written(former)
@@ -57,7 +63,27 @@ def ask(
         static=False,
         pod=on,
     )
-    return readable_token(facts, on, propagation_s=D, now_s=now_s)
+    return readable_token(facts, on, propagation_s=D, now_s=now_s, steps=steps)
+
+
+STEPS = (ClockStep(NOW_S - 5, 100.0), ClockStep(NOW_S + 98, 200.0))
+"""The estimate moves by 100 s five seconds after the write, and by 200 s three seconds later."""
+
+
+def test_a_write_from_before_a_step_of_the_issuers_time_is_no_older_for_it() -> None:
+    later_s = NOW_S + 300
+    assert ask(pod(), DEAD, now_s=later_s) == (FRESH_S, False)
+    assert ask(pod(), DEAD, now_s=later_s, steps=STEPS) == (NOW_S - 300, True)
+    assert ask(pod(), DEAD, now_s=later_s + D, steps=STEPS) == (FRESH_S, False)
+
+
+def test_a_touch_from_before_a_step_follows_its_write_after_it_too() -> None:
+    assert ask(touched(NOW_S - 9.8), DEAD, now_s=NOW_S + 300, steps=STEPS) == (FRESH_S, False)
+
+
+def test_a_step_before_the_write_changes_nothing() -> None:
+    steps = (ClockStep(NOW_S - 11, 100.0),)
+    assert ask(pod(), DEAD, steps=steps) == ask(pod(), DEAD)
 
 
 def test_an_untouched_pod_may_still_read_the_expired_token() -> None:
