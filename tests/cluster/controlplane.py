@@ -67,7 +67,6 @@ class ControlPlane:
         self._data, self._copy = self._folder / "etcd", self._folder / "etcd-copy"
         self.etcd = self._etcd_server()
         self._port = 0
-        self._is_ready = False
         self._apiserver: Server | None = None
 
     def __enter__(self) -> Self:
@@ -144,14 +143,8 @@ class ControlPlane:
         self.etcd.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    @property
-    def is_serving(self) -> bool:
-        """Whether the API server was ready when it was last started, and runs."""
-        return self._is_ready and self._apiserver is not None and self._apiserver.alive
-
     def kill_apiserver(self) -> None:
         """End the API server as a crash would; etcd keeps the data."""
-        self._is_ready = False
         self._running().kill()
 
     def start_apiserver(self) -> None:
@@ -310,7 +303,6 @@ class ControlPlane:
                 raise server.failed("ended")
             reason = self._ask_ready(port or self._port)
             if reason is None:
-                self._is_ready = True
                 return
             time.sleep(POLL_S)
         raise server.failed(f"was not ready in {self._ready_limit_s:.0f} s ({reason})")

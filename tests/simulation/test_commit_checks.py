@@ -11,7 +11,7 @@ from reconciler.lab.apiserver.core import AT_ONCE, Core
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.simulation import commit_checks
 from reconciler.lab.simulation.commit_checks import EndpointBudgetChecker, WriteBudgetChecker
-from reconciler.lab.simulation.event_log import EventLog
+from reconciler.lab.simulation.event_log import CheckedWrites, EventLog
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.naming import Names, SessionKey
 
@@ -35,7 +35,7 @@ class Bench:
         self.journal = EventLog(clock, ("jwt-",))
         self.core = Core(clock)
         self.writes = WriteBudgetChecker(
-            NAMES, self.journal, clock, us=US.user, life_s=lambda key: TTL_S
+            CheckedWrites(NAMES, self.journal, clock, US.user), life_s=lambda key: TTL_S
         )
         self.requests = EndpointBudgetChecker(self.journal, clock, life_s=lambda: TTL_S)
         for kind in (kinds.SECRETS, kinds.PODS):

@@ -8,7 +8,7 @@ from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.simulation.commit_checks import process_of
-from reconciler.lab.simulation.event_log import EventLog
+from reconciler.lab.simulation.event_log import CheckedWrites, EventLog
 from reconciler.lab.simulation.revocation import BELIEVED_S, RESYNC_S, REVOKED, RevocationChecker
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.naming import Names
@@ -24,7 +24,9 @@ def broken(said: Callable[[RevocationChecker], object], after_s: float, *, by: C
     async def main() -> bool:
         clock = VirtualClock(asyncio.get_running_loop())
         journal, core = EventLog(clock, ("jwt-",)), Core(clock)
-        checker = RevocationChecker(NAMES, journal, clock, us=US.user, process_of=process_of)
+        checker = RevocationChecker(
+            CheckedWrites(NAMES, journal, clock, US.user), process_of=process_of
+        )
         core.on_commit.append(checker.commit)
         labels = {NAMES.session_id: "S1"}
         core.create(kinds.SECRETS, "default", {"metadata": {"name": "o", "labels": labels}}, by=by)

@@ -57,7 +57,6 @@ class Tally:
         failed: Failed tries to refresh a token, by process, from its last metrics.
         resync_sessions: Sessions of the slowest startup resync.
         resync_s: Duration of the slowest startup resync; None: none finished.
-        unexpected: How often a controller ended unexpectedly.
         lateness_s: Seconds from the due time to the write of each token.
         fenced: Number of writes blocked without leadership, by process, from its last log line.
     """
@@ -66,7 +65,6 @@ class Tally:
     failed: dict[str, int] = field(default_factory=dict)
     resync_sessions: int = 0
     resync_s: float | None = None
-    unexpected: int = 0
     fenced: dict[str, int] = field(default_factory=dict)
     lateness_s: list[float] = field(default_factory=list)
 
@@ -139,7 +137,6 @@ class Replica:
             if code == SETTINGS_EXIT:
                 raise SettingsError(f"{self.name} refuses its settings; its log says which")
             if not self._killed:
-                self._tally.unexpected += 1
                 log.warning("lab_controller_ended", replica=self.name, code=code)
                 await asyncio.sleep(PAUSE_S)
 

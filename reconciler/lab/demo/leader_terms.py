@@ -13,25 +13,20 @@ class LeaderTerm:
 
     Args:
         at: Monotonic seconds of the server's clock.
-        released_at: When the process released the Lease, None if it did not.
     """
 
     process: str
     version: int
     at: Instant
-    released_at: Instant | None
 
 
 def leader_terms(turns: Iterable[HolderChange]) -> list[LeaderTerm]:
     """Return the terms in order; a holder that acquires the Lease again begins no new term."""
     found: list[LeaderTerm] = []
     for turn in turns:
-        last = found[-1] if found else None
-        if not turn.holder:
-            if last is not None:
-                found[-1] = LeaderTerm(last.process, last.version, last.at, turn.at)
-        elif last is None or last.process != turn.holder:
-            found.append(LeaderTerm(turn.holder, turn.version, turn.at, None))
+        is_same = bool(found) and found[-1].process == turn.holder
+        if turn.holder and not is_same:
+            found.append(LeaderTerm(turn.holder, turn.version, turn.at))
     return found
 
 

@@ -124,15 +124,9 @@ class RunnerFleet:
         self._kubelet: Kubelet | None = None
         self._kubelet_task: asyncio.Task[None] | None = None
         self._pool: RunnerPool | None = None
-        self._grpc_target = ""
 
     def __repr__(self) -> str:
         return f"<RunnerFleet {self._ledger!r}>"
-
-    @property
-    def grpc_target(self) -> str:
-        """Where the gRPC server listens: `host:port`, "" before the start."""
-        return self._grpc_target
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -141,7 +135,6 @@ class RunnerFleet:
             server = await stack.enter_async_context(
                 SessionServer(self._verify, self._clock, self._called)
             )
-            self._grpc_target = server.target
             channels = await stack.enter_async_context(Channels(server.target))
             group = await stack.enter_async_context(asyncio.TaskGroup())
             self._pool = RunnerPool(group, channels, self._ledger, self._options.rates, self._rand)

@@ -14,8 +14,8 @@ from reconciler.clock import Clock, Instant
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import RESTORER, Commit, WriteLog
 from reconciler.lab.demo.leader_terms import leader_terms, writes_without_leadership
-from reconciler.lab.simulation.event_log import EventLog
-from reconciler.naming import Names, SessionKey
+from reconciler.lab.simulation.event_log import CheckedWrites, EventLog
+from reconciler.naming import SessionKey
 from reconciler.tokens.source import MIN_CYCLE_S, STANDBY_FRACTION
 
 ONE_FENCE = "one_open_fence"
@@ -76,23 +76,11 @@ class WriteBudgetChecker:
     so that each write allows two. A new term may begin with a write.
 
     Args:
-        us: The user of the checked writes.
         life_s: Returns the life of a Secret's present token, seconds; infinite without an end.
     """
 
-    def __init__(
-        self,
-        names: Names,
-        event_log: EventLog,
-        clock: Clock,
-        *,
-        us: str,
-        life_s: Callable[[SessionKey], float],
-    ) -> None:
-        self._names = names
-        self._event_log = event_log
-        self._clock = clock
-        self._us = us
+    def __init__(self, writes: CheckedWrites, *, life_s: Callable[[SessionKey], float]) -> None:
+        self._names, self._event_log, self._clock, self._us = writes
         self._life_s = life_s
         self._ours: dict[tuple[SessionKey, str, str], deque[Instant]] = defaultdict(deque)
         self._others: dict[SessionKey, deque[Instant]] = defaultdict(deque)

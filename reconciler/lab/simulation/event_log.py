@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import structlog
 
 from reconciler.clock import Clock, Instant
+from reconciler.naming import Names
 
 KEEP = 40
 """Number of events that are printed with a violation."""
@@ -87,6 +88,15 @@ class EventLog:
     def last(self) -> tuple[str, ...]:
         """Return the last events, oldest first."""
         return tuple(self._last)
+
+
+class CheckedWrites(NamedTuple):
+    """What a checker of writes knows of its run; `us` is the user of the checked writes."""
+
+    names: Names
+    event_log: EventLog
+    clock: Clock
+    us: str
 
 
 @contextmanager

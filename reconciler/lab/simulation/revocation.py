@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reconciler.clock import Clock, Instant
+from reconciler.clock import Instant
 from reconciler.controller.state.confirmations import RECHECK_S
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Commit
-from reconciler.lab.simulation.event_log import EventLog
+from reconciler.lab.simulation.event_log import CheckedWrites
 from reconciler.lab.simulation.invariants import value_of
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import SessionKey
 
 REVOKED = "no_token_revoked"
 
@@ -51,23 +51,11 @@ class RevocationChecker:
     not count.
 
     Args:
-        us: The user of the checked writes.
         process_of: Returns the process that a write's user agent names.
     """
 
-    def __init__(
-        self,
-        names: Names,
-        event_log: EventLog,
-        clock: Clock,
-        *,
-        us: str,
-        process_of: Callable[[str], str],
-    ) -> None:
-        self._names = names
-        self._event_log = event_log
-        self._clock = clock
-        self._us = us
+    def __init__(self, writes: CheckedWrites, *, process_of: Callable[[str], str]) -> None:
+        self._names, self._event_log, self._clock, self._us = writes
         self._process_of = process_of
         self._deleted: dict[str, _DeletedSession] = {}
         self._values: dict[str, str] = {}

@@ -7,17 +7,17 @@ what its leader has done since its term began.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from reconciler.clock import Clock, Instant
+from reconciler.clock import Instant
 from reconciler.controller.decide.refresh_plan import MIN_REMAINING
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.kinds import Kind
 from reconciler.lab.apiserver.write_log import RESTORER, Commit
-from reconciler.lab.simulation.event_log import EventLog
+from reconciler.lab.simulation.event_log import CheckedWrites
 from reconciler.lab.simulation.invariants import value_of
 from reconciler.lab.simulation.obstacles import SERVED_S
 from reconciler.lab.simulation.replica import SimulatedReplica
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import SessionKey
 
 STORES_ARE_TRUE = "stores_are_true"
 RECOVERED = "recovered"
@@ -55,25 +55,14 @@ class SettledChecker:
     """Compares replicas with the world; a commit hook.
 
     Args:
-        us: The user of the replicas' writes.
         issuance: Returns what the issuer knows of a token.
     """
 
     def __init__(
-        self,
-        core: Core,
-        names: Names,
-        event_log: EventLog,
-        clock: Clock,
-        *,
-        us: str,
-        issuance: Callable[[str], Issuance],
+        self, core: Core, writes: CheckedWrites, *, issuance: Callable[[str], Issuance]
     ) -> None:
         self._core = core
-        self._names = names
-        self._event_log = event_log
-        self._clock = clock
-        self._us = us
+        self._names, self._event_log, self._clock, self._us = writes
         self._issuance = issuance
         self._changed_at: dict[Place, Instant] = {}
         self._values: dict[str, str] = {}

@@ -22,7 +22,7 @@ from reconciler.lab.simulation.commit_checks import (
     WriteBudgetChecker,
     process_of,
 )
-from reconciler.lab.simulation.event_log import EventLog
+from reconciler.lab.simulation.event_log import CheckedWrites, EventLog
 from reconciler.lab.simulation.fakes import MARKS, FakePlatformState, StaticTokens, VirtualIssuer
 from reconciler.lab.simulation.invariants import (
     PROGRESS,
@@ -116,9 +116,8 @@ class World:
             token_times=self._token_times,
             excused_until_s=self._excused_until_s,
         )
-        self.write_budget = WriteBudgetChecker(
-            self.names, self.event_log, self.clock, us=US, life_s=self._life_s
-        )
+        writes = CheckedWrites(self.names, self.event_log, self.clock, US)
+        self.write_budget = WriteBudgetChecker(writes, life_s=self._life_s)
         self.endpoint_budget = EndpointBudgetChecker(
             self.event_log, self.clock, life_s=lambda: conditions.ttl_s
         )
@@ -133,12 +132,8 @@ class World:
         self.truth = TruthChecker(
             self.core, self.names, self.event_log, self.exposure_account, self.issuer
         )
-        self.revocation = RevocationChecker(
-            self.names, self.event_log, self.clock, us=US, process_of=process_of
-        )
-        self.settled = SettledChecker(
-            self.core, self.names, self.event_log, self.clock, us=US, issuance=self._issuance
-        )
+        self.revocation = RevocationChecker(writes, process_of=process_of)
+        self.settled = SettledChecker(self.core, writes, issuance=self._issuance)
         self.platform.on_answer.append(self.revocation.answered)
         self.platform.on_failure.append(self.revocation.failed)
         self._versions: deque[tuple[Instant, int]] = deque(maxlen=VERSIONS)
