@@ -1,14 +1,14 @@
 """A query for the session list, in a URL, and its result (pure)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
-from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.snapshot import SessionStatus
+from reconciler.statuspage.session_row import COLUMNS
 
 PAGE_ROWS = 25
 """Sessions of one page: rendering and sending cost the same from 25 sessions on."""
@@ -21,31 +21,6 @@ SHOWS = (*TokenState, "failing", "blocked")
 
 DIGITS = 7
 """Most digits of a page's number; Python's `int` fails above some thousands."""
-
-
-def _unknown_last(value: float | EpochTime | None) -> float | EpochTime:
-    return NEVER if value is None else value
-
-
-class TableColumn(NamedTuple):
-    """A column of the list: its name in a URL, its heading, and what it is sorted by.
-
-    `leader_only`: a standby does not know it, and does not show it.
-    """
-
-    sort: str
-    heading: str
-    value: Callable[[SessionStatus], Any]
-    leader_only: bool = False
-
-
-COLUMNS = (
-    TableColumn("session", "Session", lambda row: (row.namespace, row.session_id)),
-    TableColumn("life", "Life left", lambda row: _unknown_last(row.remaining_s)),
-    TableColumn("next", "Next run", lambda row: _unknown_last(row.due_s), leader_only=True),
-    TableColumn("failures", "Recent runs", lambda row: row.failures, leader_only=True),
-)
-"""`session_table.html` has the cell of each, in this order."""
 
 _BY_SORT = {column.sort: column for column in COLUMNS}
 

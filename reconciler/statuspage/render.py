@@ -15,8 +15,7 @@ from reconciler.statuspage.identity import PageIdentity, leader_name
 from reconciler.statuspage.json_view import encode
 from reconciler.statuspage.page_model import PageModel
 from reconciler.statuspage.plots import HEIGHT, plots, steps_of
-from reconciler.statuspage.query import COLUMNS
-from reconciler.statuspage.session_row import row_of
+from reconciler.statuspage.session_row import COLUMNS, row_of
 from reconciler.statuspage.summary import details, exposure, filters, headline, stats
 
 if TYPE_CHECKING:

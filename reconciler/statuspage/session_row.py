@@ -1,12 +1,12 @@
-"""One row of the session list: its token's life, the next run and why, recent runs (pure)."""
+"""The session list's columns, and one row: its token's life, the next run, recent runs (pure)."""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from reconciler.clock import EpochTime
+from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.token_state import HEALTHY, NOTHING_TO_READ, TokenState
 from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.reconcile.run import Outcome
@@ -26,6 +26,31 @@ Severity = Literal["good", "warn", "bad", "neutral"]
 _SAFE = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?")
 """Words without a meaning to a shell or to `grep`. Names of objects are such words; an ID that a
 tenant wrote need not be one."""
+
+
+def _unknown_last(value: float | EpochTime | None) -> float | EpochTime:
+    return NEVER if value is None else value
+
+
+class TableColumn(NamedTuple):
+    """A column of the list: its name in a URL, its heading, and what it is sorted by.
+
+    `leader_only`: a standby does not know it, and does not show it.
+    """
+
+    sort: str
+    heading: str
+    value: Callable[[SessionStatus], Any]
+    leader_only: bool = False
+
+
+COLUMNS = (
+    TableColumn("session", "Session", lambda row: (row.namespace, row.session_id)),
+    TableColumn("life", "Life left", lambda row: _unknown_last(row.remaining_s)),
+    TableColumn("next", "Next run", lambda row: _unknown_last(row.due_s), leader_only=True),
+    TableColumn("failures", "Recent runs", lambda row: row.failures, leader_only=True),
+)
+"""`session_table.html` has the cell of each, in this order."""
 
 
 def severity_of(state: TokenState) -> Severity:

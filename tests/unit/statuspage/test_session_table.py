@@ -11,9 +11,9 @@ import pytest
 from reconciler.controller.status.snapshot import LeaseStatus
 from reconciler.statuspage import query
 from reconciler.statuspage.page_model import PageModel
-from reconciler.statuspage.query import COLUMNS, SessionQuery, select
+from reconciler.statuspage.query import SessionQuery, select
 from reconciler.statuspage.render import Render
-from reconciler.statuspage.session_row import SessionRow
+from reconciler.statuspage.session_row import COLUMNS, SessionRow
 from tests.exhibit import IDENTITY, row, survey, trend_of
 
 TEMPLATE = Path(query.__file__).parent / "templates" / "session_table.html"
