@@ -393,6 +393,11 @@ class Bulkhead(Generic[K]):
         """Number of keys that wait for room in any target."""
         return sum(len(target.parked) for target in self._targets.values())
 
+    @property
+    def waiting(self) -> int:
+        """Number of keys that wait for room, or were called and have not run yet. Cost: O(1)."""
+        return len(self._parked_at)
+
     def in_flight(self, target: str) -> int:
         found = self._targets.get(target)
         return 0 if found is None else found.in_flight

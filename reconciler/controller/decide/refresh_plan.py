@@ -49,6 +49,10 @@ LIST_WAIT_S = 15.0
 unknown expiry, before it looks that session up. A list takes a second or two, and the platform
 writes tokens with 30 s left or more, as it reuses a cached one until then."""
 
+LOOKUPS_PER_S = 100.0
+"""Most such look-ups that begin in a second: a list of 100,000 sessions takes a minute, and a page
+of it confirms a hundred with one request. A thousand sessions are asked for within 25 s."""
+
 OTHER_FILE_LAG_S = 600.0
 """How long after we read another static token another replica may still have written the previous
 one: each replica has its own file, and kubelets of very large clusters update it within 390 s."""
@@ -144,6 +148,7 @@ class DecisionContext:
         steps: The latest steps forward of the estimate of the issuer's time, the oldest first.
         list_started_s: Since when the list of running sessions that may confirm them all has been
             awaited (epoch, issuer's time); minus infinity if none is.
+        pods: Number of pods of sessions while that list is awaited.
     """
 
     names: Names
@@ -159,6 +164,7 @@ class DecisionContext:
     rotated_s: EpochTime = LONG_AGO
     list_started_s: EpochTime = LONG_AGO
     steps: tuple[ClockStep, ...] = ()
+    pods: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -345,7 +351,10 @@ def _lookup_at_s(
     if math.isinf(context.list_started_s):
         return now_s
     if annotations is None or annotations.issued_s is None or annotations.expires_s is None:
-        return context.list_started_s + LIST_WAIT_S
+        found = state.pod or state.secret
+        spread_s = min(REPLAN_S, context.pods / LOOKUPS_PER_S)
+        own_s = 0.0 if found is None else phase(found.uid) * spread_s
+        return context.list_started_s + LIST_WAIT_S + own_s
     ttl_s = annotations.expires_s - annotations.issued_s
     return annotations.expires_s - allowance_s(ttl_s, context.propagation_s)
 

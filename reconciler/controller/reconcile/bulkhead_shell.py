@@ -151,6 +151,11 @@ class BulkheadShell:
         suspects = self._bulkhead.suspects(self._clock.monotonic())
         return SlowTargets(suspects, self._bulkhead.parked_total)
 
+    @property
+    def waiting(self) -> int:
+        """Number of keys that wait for room at any target."""
+        return self._bulkhead.waiting
+
     def record_started(self, key: SessionKey) -> None:
         """Note that a run of a key has started."""
         self._bulkhead.unpark(key)

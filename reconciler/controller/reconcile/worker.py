@@ -36,6 +36,12 @@ PARKED_S = 60.0
 """A key that waits for room is called when there is some. In case that call is lost, it also runs
 after this long."""
 
+PARKED_PER_S = 20.0
+"""Most such runs in a second: a hundred thousand keys that wait would cost a core each minute."""
+
+MAX_PARKED_S = 200.0
+"""Longest such wait, on average: with its jitter it is that between two plans, `REPLAN_S`."""
+
 NOT_LEADER_S = 1.0
 """A closed fence of a leader opens with the next renewal of the Lease, some 2 s apart."""
 
@@ -225,7 +231,8 @@ class Workers:
         run.outcome = "bulkhead_full"
         _, plan = self._sessions.plan(run.key)
         self._bulkhead.park(target, run.key, plan)
-        return self._in_about(PARKED_S, plan, run.work)
+        wait_s = min(MAX_PARKED_S, max(PARKED_S, self._bulkhead.waiting / PARKED_PER_S))
+        return self._in_about(wait_s, plan, run.work)
 
     def _in_about(self, wait_s: float, plan: Plan, work: WorkItem[SessionKey]) -> ScheduleRequest:
         at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * wait_s

@@ -113,6 +113,7 @@ class SessionStateReader:
             rotated_s=self._source.rotated_s,
             list_started_s=began_s if self._awaits_session_list else LONG_AGO,
             steps=tuple(self._steps),
+            pods=len(self._pods) if self._awaits_session_list else 0,
         )
         return self._context
 

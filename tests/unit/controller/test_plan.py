@@ -14,6 +14,8 @@ from reconciler.controller.decide.annotations import (
 )
 from reconciler.controller.decide.evidence import owner_of
 from reconciler.controller.decide.refresh_plan import (
+    LIST_WAIT_S,
+    LOOKUPS_PER_S,
     OTHER_FILE_LAG_S,
     REPLAN_S,
     Action,
@@ -403,3 +405,29 @@ def test_a_valid_token_is_due_when_its_life_says_so(
         assert found.slack_s == left_s - propagation_s
     else:
         assert found.action not in (Action.WRITE, Action.CREATE)
+
+
+@pytest.mark.parametrize(("pods", "last_s"), [(1, 15.1), (1000, 25.0), (10_000, 115.0)])
+def test_look_ups_beside_a_list_that_takes_long_are_spread_over_the_sessions(
+    pods: int, last_s: float
+) -> None:
+    asked_s = sorted(
+        decide(
+            session_state(
+                pod(uid=f"pod-{number}"),
+                secret(age_s=None),
+                confirmation=Confirmation.UNKNOWN,
+            ),
+            list_started_s=NOW_S,
+            pods=pods,
+        ).due_s
+        - NOW_S
+        for number in range(min(pods, 500))
+    )
+    assert asked_s[0] >= LIST_WAIT_S
+    assert asked_s[-1] <= last_s
+    assert asked_s[-1] >= 0.95 * last_s
+    share = len(asked_s) / pods
+    for second in range(int(LIST_WAIT_S), int(last_s)):
+        in_second = sum(second <= at_s < second + 1 for at_s in asked_s)
+        assert in_second <= 2 * max(LOOKUPS_PER_S * share, 10)

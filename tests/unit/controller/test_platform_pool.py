@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from unittest import mock
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.decide.refresh_plan import LIST_WAIT_S
+from reconciler.controller.reconcile import worker
 from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformSession
 from reconciler.platform.pagination import ListResult, ignore_page
@@ -203,3 +205,36 @@ def test_a_replica_that_leads_from_its_start_does_not_wait_for_a_first_list_that
             assert world.platform.lookups == 40
 
     simulate(scenario)
+
+
+def test_sessions_that_wait_for_a_full_platform_run_seldom_until_there_is_room() -> None:
+    async def scenario(world: World) -> None:
+        await add_old(world, SESSIONS)
+        is_open = asyncio.Event()
+        session = world.platform.session
+
+        async def hung(session_id: str, project: str | None) -> PlatformSession | None:
+            await is_open.wait()
+            return await session(session_id, project)
+
+        async def endless(
+            project: str | None, on_page: OnPage = ignore_page
+        ) -> ListResult[PlatformSession]:
+            await is_open.wait()
+            return ListResult([], 0, 0, 0, complete=False, error=None)
+
+        world.platform.session = hung  # type: ignore[method-assign]
+        world.platform.list_running = endless  # type: ignore[method-assign]
+        async with running(world):
+            await asyncio.sleep(60)
+            queue = world.controller.queue
+            before = queue.stats().schedule.pops_total
+            await asyncio.sleep(600)
+            # Once in 60 s each would be 2000 runs; of 200, one in a second is 600.
+            assert queue.stats().schedule.pops_total - before < 700
+            is_open.set()
+            await asyncio.sleep(30)
+            assert are_refreshed(world, range(SESSIONS))
+
+    with mock.patch.object(worker, "PARKED_PER_S", 1.0):
+        simulate(scenario)
