@@ -30,7 +30,7 @@ class Metric:
 
 
 class HistogramValue(NamedTuple):
-    """Counts of a `snapshot`, not cumulative: one for each bound, and one for larger values."""
+    """Counts of a histogram, not cumulative: one for each bound, and one for larger values."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]

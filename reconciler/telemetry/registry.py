@@ -1,17 +1,17 @@
 """Counters and histograms that grow as events happen, and gauges that are read at a scrape.
 
-The registry is prometheus-client's, not OpenTelemetry's: an observation costs 0.7 us against 5 us,
-and a refresh makes six of them.
+The registry and the text format are prometheus-client's, not OpenTelemetry's: an observation costs
+5 us there, and a refresh makes five of them.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -41,8 +41,8 @@ class MetricsRegistry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        self._growing: dict[Metric, Counter | Histogram] = {}
-        self._children: dict[tuple[str, tuple[str, ...]], Counter | Histogram] = {}
+        self._growing: dict[Metric, Counter | _Histograms] = {}
+        self._children: dict[tuple[str, tuple[str, ...]], Counter | _Histogram] = {}
         self._series: dict[str, int] = {}
         ProcessCollector(registry=self.registry)
 
@@ -68,31 +68,70 @@ class MetricsRegistry:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _child(self, metric: Metric, labels: tuple[str, ...]) -> Counter | Histogram:
+    def _child(self, metric: Metric, labels: tuple[str, ...]) -> "Counter | _Histogram":
         count = self._series.get(metric.name, 0)
         if count >= MAX_SERIES:
             labels = tuple("other" for _ in labels)
         self._series[metric.name] = count + 1
         parent = self._growing.get(metric) or self._declare(metric)
-        child = parent.labels(*labels) if metric.labels else parent
+        child: Counter | _Histogram
+        if isinstance(parent, Counter):
+            child = parent.labels(*labels) if metric.labels else parent
+        else:
+            child = parent.labels(*labels)
         if count < MAX_SERIES:
             self._children[metric.name, labels] = child
         return child
 
-    def _declare(self, metric: Metric) -> Counter | Histogram:
-        made: Counter | Histogram
+    def _declare(self, metric: Metric) -> "Counter | _Histograms":
+        made: Counter | _Histograms
         if metric.kind == "histogram":
-            made = Histogram(
-                metric.name,
-                metric.help,
-                metric.labels,
-                buckets=(*metric.bounds, math.inf),
-                registry=self.registry,
-            )
+            made = _Histograms(metric)
+            self.registry.register(made)
         else:
             made = Counter(metric.name, metric.help, metric.labels, registry=self.registry)
         self._growing[metric] = made
         return made
+
+
+class _Histogram:
+    """Counts by bucket, and a sum.
+
+    A refresh observes four values. prometheus_client's `Histogram` makes six calls for each, with
+    two locks: 3 us a refresh. Only the event loop writes here.
+    """
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+
+class _Histograms(Collector):
+    """One metric's histograms, by the values of its labels."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._children: dict[tuple[str, ...], _Histogram] = {}
+
+    def labels(self, *labels: str) -> _Histogram:
+        if (child := self._children.get(labels)) is None:
+            child = self._children[labels] = _Histogram(self._metric.bounds)
+        return child
+
+    def collect(self) -> Iterator[Family]:
+        metric = self._metric
+        values = [
+            Sample(metric, HistogramValue(metric.bounds, tuple(child.counts), child.sum), labels)
+            for labels, child in tuple(self._children.items())
+        ]
+        yield _histogram_family(metric, values)
 
 
 class _Read(Collector):
@@ -112,16 +151,20 @@ class _Read(Collector):
 
 def _family(metric: Metric, samples: list[Sample]) -> Family:
     if metric.kind == "snapshot":
-        shaped = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-        for sample in samples:
-            assert isinstance(sample.value, HistogramValue)  # noqa: S101 - the value type of snapshots
-            shaped.add_metric(sample.labels, _buckets(sample.value), sum_value=sample.value.sum)
-        return shaped
+        return _histogram_family(metric, samples)
     make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     family = make(metric.name, metric.help, labels=metric.labels)
     for sample in samples:
         assert not isinstance(sample.value, HistogramValue)  # noqa: S101 - the value type of snapshots only
         family.add_metric(sample.labels, sample.value)
+    return family
+
+
+def _histogram_family(metric: Metric, samples: list[Sample]) -> Family:
+    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for sample in samples:
+        assert isinstance(sample.value, HistogramValue)  # noqa: S101 - the value type of histograms
+        family.add_metric(sample.labels, _buckets(sample.value), sum_value=sample.value.sum)
     return family
 
 

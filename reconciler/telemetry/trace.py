@@ -51,19 +51,21 @@ class Span:
     """
 
     __slots__ = (
-        "_span_id", "_token", "_trace", "began_at", "ended_at", "error", "message", "method",
-        "name", "parent", "resends", "status", "target", "url",
+        "_monotonic", "_span_id", "_token", "_trace", "began_at", "ended_at", "error", "message",
+        "method", "name", "parent", "resends", "status", "target", "url",
     )  # fmt: skip
 
     def __init__(
         self,
         trace: "Trace | None",
+        monotonic: Callable[[], Instant],
         name: str,
         target: str,
         parent: "Span | None",
         method: str = "",
     ) -> None:
         self._trace = trace
+        self._monotonic = monotonic
         self.name = name
         self.target = target
         self.parent = parent
@@ -75,7 +77,7 @@ class Span:
 
     def __enter__(self) -> Self:
         self._token = _CURRENT.set(self)
-        self.began_at = self.trace.tracer.monotonic()
+        self.began_at = self._monotonic()
         return self
 
     def __exit__(
@@ -84,7 +86,7 @@ class Span:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.ended_at = self.trace.tracer.monotonic()
+        self.ended_at = self._monotonic()
         if self._token is not None:
             _CURRENT.reset(self._token)
             self._token = None
@@ -153,7 +155,7 @@ class Trace(Span):
     def __init__(
         self, tracer: "Tracer", name: str, queued_at: Instant | None, parent: "Trace | None" = None
     ) -> None:
-        super().__init__(None, name, "", parent)
+        super().__init__(None, tracer.monotonic, name, "", parent)
         self.tracer = tracer
         self.trace_id: int = tracer.new_id(128) if parent is None else parent.trace_id
         self.queued_at = queued_at
@@ -206,7 +208,7 @@ class Trace(Span):
         if len(self.spans) >= MAX_SPANS:
             self.dropped_spans += 1
             return None
-        span = Span(self, name, target, parent, method)
+        span = Span(self, self._monotonic, name, target, parent, method)
         self.spans.append(span)
         return span
 
@@ -248,8 +250,9 @@ class Tracer:
         """
         parent = None
         if self._resyncs:
-            found = (self._resyncs.get(reason) for reason in reasons)
-            parent = next((one for one in found if one is not None), None)
+            for reason in reasons:
+                if (parent := self._resyncs.get(reason)) is not None:
+                    break
         return Trace(self, name, queued_at, parent)
 
     def begin_resync(self, name: str, *reasons: str) -> Trace:

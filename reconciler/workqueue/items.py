@@ -25,6 +25,8 @@ class Priority(IntEnum):
     ROUTINE = 4
     """Scheduled refreshes and the periodic resync: each can wait as long as its slack."""
 
+    __hash__ = int.__hash__  # that of an enum is a Python function: 5 calls a refresh
+
 
 K = TypeVar("K", bound=Hashable)
 

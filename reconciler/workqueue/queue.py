@@ -57,6 +57,7 @@ class WorkQueue(Generic[K]):
         self._ended = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._is_idle = True
 
     def add(self, key: K, request: ScheduleRequest) -> None:
         """Request a run of `key` no later than `request.at`; ignored once closed.
@@ -83,7 +84,7 @@ class WorkQueue(Generic[K]):
             # Without a future and a timer: a busy worker finds work at once, and saves 5 us.
             work = self._scheduler.pop(self._clock.monotonic())
             if work is not None:
-                self._idle.clear()
+                self._set_busy()
                 return work
         waiter: asyncio.Future[WorkItem[K] | None] = asyncio.get_running_loop().create_future()
         self._workers.append(waiter)
@@ -191,13 +192,21 @@ class WorkQueue(Generic[K]):
             if work is None:
                 break
             self._workers.popleft().set_result(work)
-        self._set_timer()
+        # Of a busy queue each change comes here: what has not changed costs a comparison.
+        if self._workers or self._timer is not None:
+            self._set_timer()
         if self._scheduler.running:
-            self._idle.clear()
+            self._set_busy()
         else:
+            self._is_idle = True
             self._idle.set()
             if self._closed:
                 self._ended.set()
+
+    def _set_busy(self) -> None:
+        if self._is_idle:
+            self._is_idle = False
+            self._idle.clear()
 
     def _abandon(self, waiter: asyncio.Future[WorkItem[K] | None]) -> None:
         if waiter.cancelled():

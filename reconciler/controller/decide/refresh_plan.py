@@ -88,6 +88,8 @@ class Action(enum.Enum):
     BLOCKED = "blocked"
     REMOVE = "forget"
 
+    __hash__ = object.__hash__  # that of an enum is a Python function: 4 calls a refresh
+
 
 DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM, Action.REVOKE, Action.SIGN})
 """Actions that are executed now; the others only wait."""

@@ -1,7 +1,7 @@
 """One run of one session, from the queue back to the queue, as its observers see it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from reconciler.clock import EpochTime, Instant
@@ -62,10 +62,10 @@ class ReconcileRun:
     overwrites: int = 0
     writer: str = ""
     undone: Undone = ""
+    key: SessionKey = field(init=False)
 
-    @property
-    def key(self) -> SessionKey:
-        return self.work.key
+    def __post_init__(self) -> None:
+        self.key = self.work.key  # read a dozen times in a run
 
     @property
     def due_at(self) -> Instant:

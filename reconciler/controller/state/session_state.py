@@ -76,7 +76,8 @@ class SessionStateReader:
         self._secrets = stores.secrets
         self.confirmations = confirmations
         self._source = source
-        self._issuer_time = issuer_time
+        self.now_s = issuer_time.now_s
+        """The issuer's time, epoch seconds."""
         self._clock = clock
         self._fence = fence
         self._propagation_s = config.propagation_s
@@ -183,10 +184,6 @@ class SessionStateReader:
     def plan(self, key: SessionKey) -> tuple[SessionState, Plan]:
         state = self.state(key)
         return state, plan(state, self.context(), self.now_s())
-
-    def now_s(self) -> EpochTime:
-        """Return the issuer's time, epoch seconds."""
-        return self._issuer_time.now_s()
 
     def at(self, instant_s: EpochTime) -> Instant:
         """Convert an instant of the issuer's time to our monotonic clock."""

@@ -233,7 +233,7 @@ class Resync:
             key = self._confirmations.key_of(session)
             if session.project_id in found.complete_projects:
                 covered.add(key.namespace)
-            if self._is_own(session):
+            if owns(self._shard, key):
                 # One that was revoked during the list is looked up: its row is older.
                 if key not in recorded and not self._confirmations.is_revoked(key):
                     self._confirmations.record_running(session)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from reconciler.kube.api import ObjectMeta
-from reconciler.kube.decoding import VALUE_BYTES, metadata_resource
+from reconciler.kube.decoding import VALUE_CHARS, metadata_resource
 from reconciler.naming import Names
 from tests.memory import measured
 
@@ -54,7 +54,7 @@ def test_what_is_kept_of_secrets_with_huge_values_is_as_much_as_of_small_ones(
     for meta in kept:
         values = msgspec.structs.astuple(meta.annotations)
         assert None not in values
-        assert max(map(len, values)) <= VALUE_BYTES
+        assert max(map(len, values)) <= VALUE_CHARS
 
 
 def test_decoding_a_page_of_huge_values_materialises_none_of_them() -> None:
@@ -80,11 +80,27 @@ def test_a_digest_stands_for_its_value_and_for_no_other() -> None:
         data = json.dumps(secret(1, {NAMES.requested_at: value})).encode()
         return SECRETS.decode(data).annotations.requested_at or ""
 
-    bound = "b" * VALUE_BYTES
+    bound = "b" * VALUE_CHARS
     assert shown(bound) == bound
     assert shown(bound + "b").startswith("sha256:")
     assert shown(bound + "b") == shown(bound + "b")
     assert shown(bound + "b") != shown(bound + "c")
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\U0001f511"], ids=["ascii", "2 bytes", "4"])
+@pytest.mark.parametrize("more", [0, 1], ids=["shown", "a digest"])
+def test_the_same_is_kept_of_a_value_whatever_the_other_objects_of_its_page(
+    letter: str, more: int
+) -> None:
+    value = letter * (VALUE_CHARS + more)
+    item = secret(1, {NAMES.requested_at: value})
+    alone = SECRETS.decode(json.dumps(item).encode())
+    items = [item, secret(2, {NAMES.requested_at: "x" * HUGE})]
+    page = SECRETS.decode_page(
+        json.dumps({"metadata": {"resourceVersion": "9"}, "items": items}).encode()
+    )
+    assert page.items[0] == alone
+    assert (alone.annotations.requested_at == value) is (more == 0)
 
 
 @pytest.mark.parametrize("value", [5, ["x" * HUGE], {"a": "x" * HUGE}, True])

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.telemetry import metrics
@@ -82,6 +83,25 @@ def test_what_happens_is_counted_by_its_labels() -> None:
         found["token_reconciler_token_request_duration_seconds_count", (("result", "success"),)]
         == 1
     )
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [metric for metric in metrics.ALL if metric.kind == "histogram"],
+    ids=lambda metric: metric.name,
+)
+def test_a_histogram_reads_as_one_of_the_library(metric: Metric) -> None:
+    meters, library = MetricsRegistry(), CollectorRegistry(auto_describe=False)
+    peer = Histogram(
+        metric.name, metric.help, metric.labels, buckets=metric.bounds, registry=library
+    )
+    labels = tuple(f"a {name}" for name in metric.labels)
+    child = peer.labels(*labels) if labels else peer
+    for value in (0.0, *metric.bounds, *(bound * 1.5 for bound in metric.bounds)):
+        child.observe(value)
+        meters.observe(metric, value, *labels)
+    expected = generate_latest(library).decode()
+    assert expected in meters.render().decode()
 
 
 def test_a_label_without_bounds_ends_up_in_other() -> None:
