@@ -1,6 +1,7 @@
 """The HTTP server's faults and counters, and kubectl against it."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import subprocess
@@ -315,11 +316,14 @@ async def test_check_does_not_print_the_token_in_the_url_of_lab() -> None:
     assert PREFIX not in ended.stdout + ended.stderr
 
 
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 @pytest.fixture
 def kubeconfig(server: ApiServer, tmp_path: Path) -> Path:
-    path = tmp_path / "kubeconfig"
-    path.write_text(server.kubeconfig(kubectl=True))
-    return path
+    return write(tmp_path / "kubeconfig", server.kubeconfig(kubectl=True))
 
 
 @pytest.fixture
@@ -405,9 +409,30 @@ async def test_kubectl_annotates_and_labels(server: ApiServer, kubeconfig: Path)
 
 @pytest.mark.usefixtures("fleet")
 async def test_kubectl_deletes(server: ApiServer, kubeconfig: Path) -> None:
-    assert await kubectl(kubeconfig, "delete", "secret", "s") == 'secret "s" deleted\n'
+    printed = await kubectl(kubeconfig, "delete", "secret", "s")
+    assert printed.startswith('secret "s" deleted')  # newer ones name the namespace
     await kubectl(kubeconfig, "delete", "pod", "p", "--grace-period=0", "--force")
     assert (server.core.count(kinds.SECRETS), server.core.count(kinds.PODS)) == (0, 0)
+
+
+async def test_kubectl_asks_for_rights(server: ApiServer, kubeconfig: Path) -> None:
+    assert await kubectl(kubeconfig, "auth", "can-i", "delete", "pods", "-A") == "yes\n"
+    reader = write(kubeconfig.with_name("reader"), server.kubeconfig(token="reader", kubectl=True))
+    assert await kubectl(reader, "auth", "can-i", "list", "secrets") == "yes\n"
+    with pytest.raises(AssertionError):
+        await kubectl(reader, "auth", "can-i", "list", "pods")
+
+
+async def test_kubectl_creates(server: ApiServer, kubeconfig: Path) -> None:
+    await kubectl(kubeconfig, "create", "namespace", "team")
+    await kubectl(kubeconfig, "create", "serviceaccount", "account", "-n", "team")
+    literal = "--from-literal=api-token=obviously-fake"
+    await kubectl(kubeconfig, "create", "secret", "generic", "creds", "-n", "team", literal)
+    assert server.core.get(kinds.NAMESPACES, "", "team")
+    assert server.core.get(kinds.SERVICE_ACCOUNTS, "team", "account")
+    secret = server.core.get(kinds.SECRETS, "team", "creds")
+    assert base64.b64decode(secret["data"]["api-token"]) == b"obviously-fake"
+    assert secret["type"] == "Opaque"
 
 
 @pytest.mark.usefixtures("fleet")

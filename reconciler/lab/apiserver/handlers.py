@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from reconciler.clock import Clock
-from reconciler.lab.apiserver import kinds, request_info, status_errors
+from reconciler.lab.apiserver import kinds, protobuf, request_info, status_errors
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.discovery import document, is_known_group
 from reconciler.lab.apiserver.kinds import Object
@@ -193,7 +193,7 @@ class ApiHandlers:
 
 
 async def read_body(request: web.BaseRequest) -> Mapping[str, Any]:
-    """Return the JSON object of a body, {} if it is empty; raises `StatusError` 400, 413, 415."""
+    """Return the object of a body, {} if it is empty; raises `StatusError` 400, 413, 415."""
     data = bytearray()
     async for chunk in request.content.iter_any():
         data += chunk
@@ -202,6 +202,8 @@ async def read_body(request: web.BaseRequest) -> Mapping[str, Any]:
             raise status_errors.refuse(413, "RequestEntityTooLarge", message)
     if not data:
         return {}
+    if request.method != "PATCH" and request.content_type == protobuf.MEDIA_TYPE:
+        return protobuf.decode(bytes(data))
     if request.method != "PATCH" and request.content_type not in _JSON:
         raise status_errors.unsupported_media_type(_JSON[1:2])
     try:
