@@ -86,12 +86,9 @@ class ListWatchStats:
     version: str
     lists: int
     relists: int
-    watches: int
     events: int
     bookmarks: int
     skipped: int
-    short_watches: int
-    idle_watches: int
     errors: int
     failures: int
     last_error: str

@@ -142,12 +142,9 @@ class State(Enum):
 class _Counts:
     lists: int = 0
     relists: int = 0
-    watches: int = 0
     events: int = 0
     bookmarks: int = 0
     skipped: int = 0
-    short_watches: int = 0
-    idle_watches: int = 0
     errors: int = 0
     drift_found: int = 0
 
@@ -253,7 +250,6 @@ class ListWatchProtocol:
         if (listing := self._listing) is not None:
             self._counts.lists += 1
             return ListRequest("", self._limit, listing.continue_token)
-        self._counts.watches += 1
         self._state = State.WATCHING
         self._watching = _Watching(self._version, self._watch_timeout_s(now_at), now_at)
         return WatchRequest(self._version, self._watching.timeout_s)
@@ -385,7 +381,6 @@ class ListWatchProtocol:
         if watching.events:
             self._next_at = now_at + self._uniform(BASE_S, 2 * BASE_S)
             return self._release_overdue(now_at)
-        self._counts.short_watches += 1
         self._count_empty_watch()
         return self._failed("watch_restarted", "closed at once", now_at)
 
@@ -406,7 +401,6 @@ class ListWatchProtocol:
         if not is_idle:
             self._is_connection_lost |= isinstance(error, TransportError)
             return self._failed("watch_restarted", str(error), now_at, error)
-        self._counts.idle_watches += 1
         if self._is_connection_lost:
             self._state = State.LIST_DUE
         self._count_empty_watch()  # a list may succeed where watches stay silent
@@ -602,12 +596,9 @@ class ListWatchProtocol:
             version=self._version,
             lists=counts.lists,
             relists=counts.relists,
-            watches=counts.watches,
             events=counts.events,
             bookmarks=counts.bookmarks,
             skipped=counts.skipped,
-            short_watches=counts.short_watches,
-            idle_watches=counts.idle_watches,
             errors=counts.errors,
             failures=self._streak.failures,
             last_error=self._last_error,

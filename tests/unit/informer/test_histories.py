@@ -43,6 +43,7 @@ class RandomCluster(FakeKube, Kube):
     version: int = 10
     compacted: int = 0
     fault_rate: float = 0.0
+    opened: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     def write(self) -> ObjectMeta:
@@ -77,6 +78,7 @@ class RandomCluster(FakeKube, Kube):
     async def watch(
         self, resource: ApiResource[Any], scope: ListOptions, *, version: str, timeout_s: int
     ) -> AsyncIterator[Watch[Any]]:
+        self.opened += 1
         await asyncio.sleep(self.random.uniform(0.01, 0.5))
         self.fault()
         if int(version) < self.compacted:
@@ -164,7 +166,7 @@ async def live_through(seed: int, hours: float, fault_rate: float) -> tuple[Refl
     assert {item.name: item for item in store.snapshot()} == cluster.objects
     stats = reflector.stats()
     assert stats.callback_crashes == 0
-    return reflector, [stats.protocol.lists, stats.protocol.watches]
+    return reflector, [stats.protocol.lists, cluster.opened]
 
 
 @pytest.mark.parametrize("seed", range(6))

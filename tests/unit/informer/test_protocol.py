@@ -436,7 +436,6 @@ class TestWatches:
         assert machine.failed(TransportError("silent"), Instant(60.0 + IDLE_S)) == (
             LogEvent("watch_timed_out", "silent", 1),
         )
-        assert machine.stats().idle_watches == 1
         assert next_request(machine, Instant(135)) == (0.8, WatchRequest("11", 240))
 
 

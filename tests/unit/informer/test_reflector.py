@@ -199,9 +199,8 @@ def test_a_server_that_closes_at_once_for_ever_gets_few_requests() -> None:
     rig = play(600.0, [page(10)], [Stream()])
     assert len(rig.kube.asked) < 600 / 8
     assert {verb for verb, _ in rig.kube.verbs()} == {"list", "watch"}
-    stats = rig.reflector.stats().protocol
-    assert stats.short_watches == stats.watches
-    assert stats.relists == (stats.watches - 1) // 3
+    watches = [verb for verb, _ in rig.kube.verbs()].count("watch")
+    assert rig.reflector.stats().protocol.relists == (watches - 1) // 3
 
 
 def test_a_server_that_knows_none_of_its_own_versions_gets_few_requests() -> None:
@@ -294,7 +293,6 @@ class TestSilence:
         watches = [asked for asked in rig.kube.asked if asked.verb == "watch"]
         assert [asked.version for asked in watches] == ["10", "30"]
         assert Instant(195.8) <= watches[1].at <= Instant(196.6)
-        assert rig.reflector.stats().protocol.idle_watches == 1
 
     def test_a_watch_that_never_begins_is_given_up(self) -> None:
         rig = play(60.0, [page(10)], [SILENT, Stream([SILENT])])
