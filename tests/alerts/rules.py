@@ -112,6 +112,6 @@ def _series(metric: metrics.Metric) -> Iterator[str]:
 
 
 def _shorter(duration: str, faster: float) -> str:
-    units = {"s": 1, "m": 60, "h": 3600}
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     seconds = float(duration[:-1]) * units[duration[-1]] / faster
     return f"{max(1, round(seconds))}s"

@@ -9,7 +9,8 @@ import pytest
 from tests.cluster.accounts import account_kubeconfig, account_token
 from tests.cluster.admin import MERGE, PODS, SECRETS, Admin, item
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.manifests import MANIFESTS, Object, kubectl, render
+from tests.cluster.helm import template
+from tests.cluster.manifests import MANIFESTS, Object, kubectl, of_kind, render
 from tests.cluster.world import Runner, World, open_world
 from tests.controller import Controller, running
 from tests.node.guide import blocks
@@ -54,6 +55,27 @@ def test_share_no_object_without_a_namespace_and_no_label(folder: Path) -> None:
         for objects in (first, second)
     ]
     assert instances == [{"token-reconciler"}, {"blue"}]
+
+
+def test_has_the_names_and_the_rights_of_a_helm_release_called_like_the_prefix(
+    folder: Path,
+) -> None:
+    ours = [one for one in render(folder / "blue") if one["kind"] != "ConfigMap"]
+    theirs = [one for one in template(SECOND[0], release="blue") if one["kind"] != "ConfigMap"]
+    assert names(ours) == names(theirs)
+    for kind, parts in {
+        "ClusterRoleBinding": ("roleRef", "subjects"),
+        "RoleBinding": ("roleRef", "subjects"),
+        "ValidatingAdmissionPolicyBinding": ("spec",),
+        "ValidatingAdmissionPolicy": ("spec",),
+    }.items():
+        pairs = zip(*(by_name(of_kind(objects, kind)) for objects in (ours, theirs)), strict=True)
+        for one, other in pairs:
+            assert [one[part] for part in parts] == [other[part] for part in parts]
+
+
+def by_name(objects: list[Object]) -> list[Object]:
+    return sorted(objects, key=lambda found: str(found["metadata"]["name"]))
 
 
 async def start(world: World, account: tuple[str, str], namespace: str) -> dict[str, str]:
