@@ -81,7 +81,7 @@ class Telemetry:
                 raise
             finally:
                 self.metrics_registry.observe(
-                    metrics.MINT, self._clock.monotonic() - began_at, result
+                    metrics.TOKEN_REQUEST, self._clock.monotonic() - began_at, result
                 )
 
         return measured

@@ -89,7 +89,7 @@ SURVIVAL = _metric(
     "fleet_survival_seconds", "gauge", "s",
     "Time until the first pod holds an expired token if the issuer is unreachable from now on.",
 )  # fmt: skip
-SPARE = _metric(
+STANDBY = _metric(
     "standby_token_remaining_seconds", "gauge", "s",
     "Life left of the standby token; absent while there is none.",
 )  # fmt: skip
@@ -109,7 +109,7 @@ SESSIONS = _metric(
     " namespace's Secrets are not listed yet).",
     "state",
 )  # fmt: skip
-HELD = _metric(
+BLOCKED = _metric(
     "sessions_blocked", "gauge", "{session}",
     "Sessions to which nothing is written, by the reason: paused, not_confirmed, secret_name_taken,"
     " pod_leaving. They count in no other figure of the fleet.",
@@ -168,14 +168,14 @@ WRITE = _metric(
     " pod's annotation) and by result (success, or the class of error).",
     "write", "result", bounds=_SHORT_S,
 )  # fmt: skip
-MINT = _metric(
+TOKEN_REQUEST = _metric(
     "token_request_duration_seconds", "histogram", "s",
     "Length of a request to the issuer, those for the standby token included, by result.",
     "result", bounds=_SHORT_S,
 )  # fmt: skip
 TOUCHES = _metric("pod_touches_total", "counter", "{pod}", "Pods asked to look at their Secret.")
 CREATED = _metric("secrets_recreated_total", "counter", "{secret}", "Missing Secrets made again.")
-CRASHES = _metric(
+PANICS = _metric(
     "reconcile_panics_total",
     "counter",
     "{crash}",
@@ -193,7 +193,7 @@ QUEUE_DEPTH = _metric(
     "priority", "stage",
 )  # fmt: skip
 RUNNING = _metric("active_workers", "gauge", "{session}", "Sessions that workers reconcile now.")
-GATED = _metric(
+QUEUE_BLOCKED = _metric(
     "workqueue_blocked", "gauge", "{session}",
     "Sessions that wait until an endpoint is reachable again.",
     "endpoint",
@@ -253,7 +253,7 @@ DOWN = _metric(
     " callers wait for its probe.",
     "endpoint",
 )  # fmt: skip
-REFUSED_US = _metric(
+REFUSED = _metric(
     "endpoint_refused", "gauge", "1",
     "1 while an endpoint (issuer, platform) answers and refuses us: a wrong client secret, a"
     " disabled client, a scope or audience that the client does not have, an account without"
@@ -283,7 +283,7 @@ SHARDS = _metric(
 TRANSITIONS = _metric(
     "lease_transitions_total", "counter", "{transition}", "Changes of the leader seen."
 )
-REFUSED = _metric(
+FENCED = _metric(
     "writes_fenced_total", "counter", "{write}",
     "Writes stopped at the fence since this replica was not sure to lead.",
 )  # fmt: skip

@@ -292,7 +292,11 @@ class SessionActions:
             self._records.sending(run.key, record),
         ):
             written = await self._writer.refresh(
-                secret, token, now_s=now_s, honoured=handled, held_until_s=plan.readable_until_s
+                secret,
+                token,
+                now_s=now_s,
+                handled_requests=handled,
+                readable_until_s=plan.readable_until_s,
             )
         self._records.answered(run.key, written.secret, now_at=self._clock.monotonic())
         run.wrote = True

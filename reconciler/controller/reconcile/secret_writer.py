@@ -68,8 +68,8 @@ class SecretWriter:
         token: Token | None,
         *,
         now_s: EpochTime,
-        honoured: tuple[str, ...],
-        held_until_s: EpochTime = NEVER,
+        handled_requests: tuple[str, ...],
+        readable_until_s: EpochTime = NEVER,
     ) -> Written:
         """Patch a Secret (`token` None: its annotations alone) and return its new state.
 
@@ -87,8 +87,8 @@ class SecretWriter:
             now_s=now_s,
             written_by=self._fence.term,
             confirmation=self._confirmation_mac.make(secret.key, secret.uid),
-            handled_requests=honoured,
-            readable_until_s=held_until_s,
+            handled_requests=handled_requests,
+            readable_until_s=readable_until_s,
         )
         return self._store_response(await self._patch(self._secrets, secret, body))
 
@@ -113,7 +113,7 @@ class SecretWriter:
 
         Raises: as `refresh`.
         """
-        return await self.refresh(secret, None, now_s=now_s, honoured=())
+        return await self.refresh(secret, None, now_s=now_s, handled_requests=())
 
     async def remove_confirmation(self, secret: ObjectMeta) -> Written:
         """Remove the confirmation from a Secret; its token stays until it expires.

@@ -81,14 +81,14 @@ def _fleet(snapshot: StatusSnapshot) -> Iterator[Sample]:
         shard = str(snapshot.lease.shard.index)
         yield Sample(metrics.REMAINING_MIN, fleet.remaining_min_s, (shard,))
     yield from _known(metrics.SURVIVAL, fleet.survival_s)
-    yield from _known(metrics.SPARE, snapshot.issuer.token.best_remaining_s)
+    yield from _known(metrics.STANDBY, snapshot.issuer.token.best_remaining_s)
     yield from _known(metrics.LIFE, snapshot.issuer.token.latest_ttl_s)
     yield Sample(metrics.ALLOWANCE, snapshot.propagation_s)
     for state, count in fleet.states.items():
         if state not in NOT_COUNTED:
             yield Sample(metrics.SESSIONS, count, (state,))
     for reason, count in fleet.blocked.items():
-        yield Sample(metrics.HELD, count, (reason,))
+        yield Sample(metrics.BLOCKED, count, (reason,))
     yield Sample(metrics.UNCONFIRMED, fleet.unconfirmed)
     yield Sample(metrics.FAILING, fleet.failing)
 
@@ -99,7 +99,7 @@ def _queue(snapshot: StatusSnapshot) -> Iterator[Sample]:
         for priority, count in by_priority.items():
             yield Sample(metrics.QUEUE_DEPTH, count, (priority.name.lower(), stage))
     for endpoint, count in schedule.blocked.items():
-        yield Sample(metrics.GATED, count, (endpoint,))
+        yield Sample(metrics.QUEUE_BLOCKED, count, (endpoint,))
     yield Sample(metrics.RUNNING, schedule.running)
     yield Sample(metrics.SLOW_TARGETS, len(snapshot.slow.names))
     yield Sample(metrics.PARKED, snapshot.slow.parked)
@@ -123,7 +123,7 @@ def _watches(snapshot: StatusSnapshot) -> Iterator[Sample]:
 def _endpoints(snapshot: StatusSnapshot) -> Iterator[Sample]:
     for breaker in snapshot.breakers:
         yield Sample(metrics.DOWN, int(breaker.down or breaker.refuses), (breaker.name,))
-        yield Sample(metrics.REFUSED_US, int(breaker.refuses), (breaker.name,))
+        yield Sample(metrics.REFUSED, int(breaker.refuses), (breaker.name,))
         yield Sample(metrics.OUTAGES, breaker.outages_total, (breaker.name,))
     if snapshot.issuer.heard:
         yield Sample(metrics.SKEW, snapshot.issuer.skew_s)
@@ -135,14 +135,14 @@ def _endpoints(snapshot: StatusSnapshot) -> Iterator[Sample]:
     yield Sample(metrics.SHARDS, shard.count)
     if snapshot.lease.holder:  # before the Lease is seen, a 0 would look like a counter's reset
         yield Sample(metrics.TRANSITIONS, snapshot.lease.transitions)
-    yield Sample(metrics.REFUSED, snapshot.lease.fenced_total)
+    yield Sample(metrics.FENCED, snapshot.lease.fenced_total)
 
 
 def _work(snapshot: StatusSnapshot) -> Iterator[Sample]:
     worker = snapshot.reconciler
     yield Sample(metrics.TOUCHES, worker.pod_touches_total)
     yield Sample(metrics.CREATED, worker.created_total)
-    yield Sample(metrics.CRASHES, worker.reconcile_panics_total)
+    yield Sample(metrics.PANICS, worker.reconcile_panics_total)
     if snapshot.startup.finished:
         yield Sample(metrics.STARTUP, snapshot.startup.seconds)
 

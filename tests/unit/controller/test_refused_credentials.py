@@ -44,8 +44,7 @@ async def shown(world: World) -> tuple[dict[str, Component], dict[str, float]]:
     values = {
         f"{sample.metric.name.removeprefix(metrics.PREFIX)}/{sample.labels[0]}": float(sample.value)
         for sample in samples(survey, per_session=False)
-        if sample.metric in (metrics.DOWN, metrics.REFUSED_US)
-        and not isinstance(sample.value, tuple)
+        if sample.metric in (metrics.DOWN, metrics.REFUSED) and not isinstance(sample.value, tuple)
     }
     return {part.name: part for part in components(survey, "replica-0")}, values
 

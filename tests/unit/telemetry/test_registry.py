@@ -75,7 +75,7 @@ def test_what_happens_is_counted_by_its_labels() -> None:
     meters = MetricsRegistry()
     for _ in range(3):
         meters.count(metrics.REFRESHES, "success", "scheduled")
-    meters.observe(metrics.MINT, 0.2, "success")
+    meters.observe(metrics.TOKEN_REQUEST, 0.2, "success")
     found = parsed(meters)
     labels = (("reason", "scheduled"), ("result", "success"))
     assert found["token_reconciler_refreshes_total", labels] == 3
