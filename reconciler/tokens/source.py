@@ -184,7 +184,7 @@ class TokenSource(Protocol):
         """Return the token that expires last, None if all have expired; sends no request."""
         ...
 
-    def best_available(self, *, min_remaining: float) -> Token | None:
+    def best_available(self, *, min_remaining: float, since_at: Instant = LONG_AGO) -> Token | None:
         """Return what `get` would without a request, None if it would send one or fail."""
         ...
 

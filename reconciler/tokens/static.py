@@ -81,7 +81,7 @@ class StaticSource:
             raise _expired()
         return best
 
-    def best_available(self, *, min_remaining: float) -> Token | None:
+    def best_available(self, *, min_remaining: float, since_at: Instant = LONG_AGO) -> Token | None:
         return self.best()
 
     def best(self) -> Token | None:

@@ -206,7 +206,7 @@ def test_a_run_continues_from_its_results(
 
 
 class Found(NamedTuple):
-    """What a sentence found: modes, number of sessions, a replica's clock rate, minimal sentence.
+    """What a sentence found: modes, minimal sentence, sessions, replicas and their clocks' rate.
 
     A seed draws other modes when those of the grammar change.
     """
@@ -215,6 +215,8 @@ class Found(NamedTuple):
     text: str
     sessions: int = 1
     rate: float = 1.0
+    replicas: int = 1
+    seed: int = 0
 
     def scenario(self) -> Scenario:
         """Return its world, which ends one life of a token after the last move."""
@@ -222,8 +224,10 @@ class Found(NamedTuple):
         length_s = moves[-1].end_s + min(conditions.ttl_s, LONG_S)
         pods = (PodLifetime(0.0, 2 * length_s, 0.5 * conditions.ttl_s, finishes=False),)
         sessions = tuple(SessionPlan(f"Sess{n}", "Team-a", pods) for n in range(self.sessions))
-        skew_s, rates = conditions.skew_s, (self.rate,)
-        return Scenario(0, 1.0, length_s, ("Team-a",), sessions, moves, skew_s, rates, conditions)
+        skew_s, rates = conditions.skew_s, (self.rate,) * self.replicas
+        return Scenario(
+            self.seed, 1.0, length_s, ("Team-a",), sessions, moves, skew_s, rates, conditions
+        )
 
 
 FOUND = {
@@ -253,6 +257,14 @@ FOUND = {
     "a replica that starts without the issuer, with a wrong clock": Found(
         Conditions(skew_s=3600.0),
         "rollout@174.081+36.411*0.549693 issuer-outage@174.081+177.079*0.757634",
+    ),
+    "a new leader whose token is older than the one that a Secret hides": Found(
+        Conditions(ttl_s=300.0, propagation_s=30.0),
+        "strip-annotations@35.0+200.0*0.9 api-restart@55.0+30.0*0.5 rollout@85.0+10.0*0.5"
+        " rollout@125.0+10.0*0.5 overwrite-loop@75.0+100.0*0.7",
+        sessions=3,
+        replicas=3,
+        seed=6,
     ),
     "a writer that answers each write of short tokens": Found(
         Conditions(ttl_s=60.0, propagation_s=6.0), "strip-annotations@15.0+60.0*0.9", sessions=3

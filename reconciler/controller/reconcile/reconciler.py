@@ -373,7 +373,8 @@ class SessionActions:
         began_at = self._sessions.term_began_at
         with span("token_request"):
             # A run that needs no request to the issuer does not wait behind those that do.
-            if (token := token_choice.best_available(self._source, plan)) is not None:
+            token = token_choice.best_available(self._source, plan, term_began_at=began_at)
+            if token is not None:
                 return token
             with self._bulkhead.at(ISSUER_TARGET, slot):
                 return await token_choice.choose(self._source, plan, term_began_at=began_at)

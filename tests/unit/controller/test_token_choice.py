@@ -8,7 +8,7 @@ import pytest
 from reconciler.clock import EpochTime, Instant
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.refresh_plan import Action, Plan
-from reconciler.controller.reconcile.token_choice import choose, is_improvement
+from reconciler.controller.reconcile.token_choice import best_available, choose, is_improvement
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.token import Token
 from reconciler.workqueue.items import Priority
@@ -38,6 +38,33 @@ def test_a_token_at_hand_with_less_than_the_floor_is_not_written(
         assert len(bench.issuer.asked_at) == asked
         assert (token is first) is (asked == 1)
         assert token.remaining_s(bench.clock.monotonic()) >= 0.8 * 900
+
+    _with_bench(story)
+
+
+@pytest.mark.parametrize(
+    ("is_ours", "problem", "asked"),
+    [(True, "expiry_unknown", 2), (True, "", 1), (False, "", 1)],
+    ids=["ours, hidden", "ours, readable", "another writer's"],
+)
+def test_a_token_of_ours_whose_expiry_is_hidden_gets_one_that_is_younger_than_the_term(
+    is_ours: bool, problem: str, asked: int
+) -> None:
+    """The previous leader may have written a younger one than our standby token."""
+
+    async def story(bench: SourceBench) -> None:
+        await bench.source.get(min_remaining=0.0)
+        await asyncio.sleep(30.0)
+        began_at, expires_s = bench.clock.monotonic(), None if problem else EpochTime(0)
+        found = TokenAnnotations(None, expires_s, "", None, is_ours, "", problem)
+        plan = Plan(Action.WRITE, "any", Priority.EXPIRING, EpochTime(0), 0.0, annotations=found)
+        for _ in range(3):  # one request a term
+            at_hand = best_available(bench.source, plan, term_began_at=began_at)
+            assert (at_hand is None) is (asked > len(bench.issuer.asked_at))
+            token = await choose(bench.source, plan, term_began_at=began_at)
+            assert token is not None
+            assert len(bench.issuer.asked_at) == asked
+            assert (token.received_at >= began_at) is (asked == 2)
 
     _with_bench(story)
 
