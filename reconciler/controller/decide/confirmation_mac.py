@@ -75,7 +75,7 @@ class ConfirmationMac:
         return _is_equal(mac, _mac(self._previous_key, key, uid))
 
     def __repr__(self) -> str:
-        return "<Seal>"
+        return "<ConfirmationMac>"
 
 
 def _key(secret: str) -> bytes:

@@ -318,7 +318,7 @@ class SessionActions:
         return Evidence(term, source.generation, frozenset(requests), source.rotated_s)
 
     async def _confirm_again(self, key: SessionKey, slot: BulkheadRun, state: SessionState) -> None:
-        assert state.secret is not None  # noqa: S101 - SEAL is planned for a Secret that is there
+        assert state.secret is not None  # noqa: S101 - SIGN is planned for a Secret that is there
         await self._write_confirmation(key, slot, state.secret)
         self._confirmations.record_rewritten(key)
 

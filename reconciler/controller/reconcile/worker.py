@@ -261,12 +261,10 @@ class Workers:
         )
         now_at = self._clock.monotonic()
         not_before = NotBefore(now_at, now_at + wait_s, dependency_of(plan.action))
-        is_seal = plan.action is Action.SIGN  # the token's deadline does not change
-        at = (
-            min(not_before.retry_at, self._sessions.at(plan.due_s))
-            if is_seal
-            else not_before.retry_at
-        )
+        at = not_before.retry_at
+        is_sign = plan.action is Action.SIGN  # the token's deadline does not change
+        if is_sign:
+            at = min(at, self._sessions.at(plan.due_s))
         return ScheduleRequest(
             at,
             plan.priority,
@@ -274,5 +272,5 @@ class Workers:
             plan.reason,
             decision.blocked_on,
             not_before,
-            first_due_at=None if is_seal else work.first_due_at,
+            first_due_at=None if is_sign else work.first_due_at,
         )
