@@ -1,4 +1,4 @@
-"""Two installations of the overlay cluster-wide in one cluster, as docs/install.md says."""
+"""Two installations for the whole of one cluster, by kustomize and by Helm: docs/install.md."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.accounts import account_kubeconfig, account_token
-from tests.cluster.admin import MERGE, PODS, SECRETS, Admin, item
+from tests.cluster.admin import MERGE, PODS, RBAC, SECRETS, Admin, item
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.helm import template
+from tests.cluster.helm import CHART, helm, template
 from tests.cluster.manifests import MANIFESTS, Object, kubectl, of_kind, render
 from tests.cluster.world import Runner, World, open_world
 from tests.controller import Controller, running
@@ -145,3 +145,28 @@ async def test_both_work_and_one_is_removed_without_the_other(world: World, fold
         assert "'blue-token-reconciler-pods'" in await refusal(world, SECOND, runners[1])
         assert await second.terminate() == 0
     await as_admin("delete", "--wait=false", "-k", str(folder / "blue"))
+
+
+async def test_two_releases_of_helm_share_no_object_either(world: World, folder: Path) -> None:
+    config = world.control_plane.kubeconfig(folder / "admin")
+
+    async def run_helm(*arguments: str) -> None:
+        done = await asyncio.to_thread(helm, *arguments, kubeconfig=config)
+        assert done.returncode == 0, done.stderr
+
+    async def subjects() -> dict[str, list[Object]]:
+        path = f"/apis/{RBAC}/v1/clusterrolebindings"
+        label = "app.kubernetes.io/name=token-reconciler"
+        found = (await world.admin.expect("GET", path, labelSelector=label))["items"]
+        return {one["metadata"]["name"]: one["subjects"] for one in found}
+
+    for release, (home, _) in (("token-reconciler", FIRST), ("blue", SECOND)):
+        await run_helm("install", release, str(CHART), f"--namespace={home}", "--create-namespace")
+    both = await subjects()
+    assert both == {
+        name: [{"kind": "ServiceAccount", "name": name, "namespace": home}]
+        for home, name in (FIRST, SECOND)
+    }
+    await run_helm("uninstall", "token-reconciler", f"--namespace={FIRST[0]}")
+    assert await subjects() == {SECOND[1]: both[SECOND[1]]}
+    await run_helm("uninstall", "blue", f"--namespace={SECOND[0]}")
