@@ -4,10 +4,11 @@ Each installation has a separate issuer, client and platform: neither may serve 
 sessions, although one of them can read the whole cluster.
 """
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from tests.node import enforcer, network
 from tests.node.guide import blocks, commands
 from tests.node.installation import TTL_S, Installation, add_runners, make_home, own_values
 from tests.node.node import Node
-from tests.node.tenants import Place, account_tokens, install
+from tests.node.tenants import Place, account_tokens, install, keep_giving
 
 WANTED = "RECONCILER_NODE_TESTS"
 """Set by `make test-node`, which creates the namespaces that these tests need."""
@@ -120,7 +121,13 @@ async def tenants(
     async with platform_of(node_plane, node_admin, home) as world:
         # Seals are made with it: under the same one, one installation's sessions were the other's.
         world.issuer.client_secret = "obviously-fake-secret-of-the-tenants"
-        yield await install(world, node, home)
+        made = await install(world, node, home)
+        # The tests before the last one take longer than a token's life on a slow machine.
+        giving = asyncio.create_task(keep_giving(world))
+        yield made
+        giving.cancel()
+        with suppress(asyncio.CancelledError):
+            await giving
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

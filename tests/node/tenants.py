@@ -1,5 +1,6 @@
 """The platform's mpp mode on the node, with the shortest possible tokens of every account."""
 
+import asyncio
 from pathlib import Path
 
 from reconciler.platform.models import project_namespace
@@ -95,6 +96,13 @@ async def give_token(world: World) -> str:
     if (await world.admin.call("PATCH", path, body, content_type=MERGE)).status == 404:
         await world.admin.create_secret(OWN, TOKEN, body["stringData"])
     return token
+
+
+async def keep_giving(world: World) -> None:
+    """Write a new token at half of the former one's life, as the platform's token account does."""
+    while True:
+        await asyncio.sleep(SHORTEST_S / 2)
+        await give_token(world)
 
 
 async def account_tokens(made: Installation) -> dict[Place, str]:
