@@ -71,7 +71,10 @@ def check_url(url: str) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise SettingsError("the server of the cluster is no URL of http or https with a host")
     if "@" in parts.netloc:
-        raise SettingsError("the server of the cluster has a user or password in its URL")
+        raise SettingsError(
+            "the server of the cluster has a user or password in its URL: name them in the user of"
+            " the kubeconfig"
+        )
     if ":" not in parts.hostname:
         parts.hostname.encode("idna")  # the resolver would raise UnicodeError, a ValueError
     if not url.isprintable() or " " in url:
