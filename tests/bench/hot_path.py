@@ -384,11 +384,13 @@ FORMS = {
 
 def _starts() -> None:
     measured = "import time; {}print(time.process_time())"
+    # As in an image: without bytecode each start would compile the product's modules.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
     found: dict[str, list[float]] = {name: [] for name in FORMS}
     for _ in range(ROUNDS):
         for name, form in FORMS.items():
             command = [sys.executable, "-c", measured.format(form)]
-            found[name].append(float(subprocess.check_output(command, env=os.environ)))
+            found[name].append(float(subprocess.check_output(command, env=environment)))
     for name, costs in found.items():
         print(f"{name}: {min(costs) * 1e3:.0f} ms", flush=True)
 

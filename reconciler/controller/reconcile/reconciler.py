@@ -212,6 +212,7 @@ class SessionActions:
         self._confirmations = sessions.confirmations
         self._records = sessions.records
         self._competing_writers = CompetingWriters()
+        self._latest_evidence = Evidence("")
 
     def paused_until(self, key: SessionKey, state: SessionState, plan: Plan) -> Instant | None:
         """Return when (monotonic) a write that others keep undoing may be made again, or None."""
@@ -315,7 +316,11 @@ class SessionActions:
         """
         # Of the token just obtained: the decision's context may be a moment older.
         source, term = self._source, self._sessions.context().term
-        return Evidence(term, source.generation, frozenset(requests), source.rotated_s)
+        found = Evidence(term, source.generation, frozenset(requests), source.rotated_s)
+        # Each session keeps that of its write: one of its own would be 0.3 KB.
+        if found != self._latest_evidence:
+            self._latest_evidence = found
+        return self._latest_evidence
 
     async def _confirm_again(self, key: SessionKey, slot: BulkheadRun, state: SessionState) -> None:
         assert state.secret is not None  # noqa: S101 - SIGN is planned for a Secret that is there

@@ -14,6 +14,7 @@ from reconciler.workqueue.items import Priority, ScheduleRequest
 from reconciler.workqueue.schedule import Scheduler
 from tests.memory import measured
 from tests.unit.controller.build import NAMES, SEAL
+from tests.unit.controller.virtual import World, finished, running, simulate
 
 SESSIONS = 2000
 SECRETS = metadata_resource("secrets", NAMES)
@@ -78,3 +79,18 @@ def test_a_queue_whose_keys_have_all_run_gives_up_its_tables() -> None:
             scheduler.done(work.key, next=None, now_at=now_at)
     assert len(scheduler) == 0
     assert memory.peak > 10 * memory.kept
+
+
+def test_sessions_that_were_written_for_the_same_reasons_share_these_in_memory() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(3):
+            world.add(f"2Ab{number}")
+        async with running(world):
+            await finished(world, 1)
+            sessions = world.controller.sessions
+            kept = [sessions.records.get(key) for key in sessions.live_keys()]
+        reasons = [record.evidence for record in kept if record is not None]
+        assert len(reasons) == 3
+        assert len({id(evidence) for evidence in reasons}) == 1
+
+    simulate(scenario)
