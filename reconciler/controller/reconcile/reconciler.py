@@ -269,7 +269,10 @@ class SessionActions:
     ) -> None:
         secret, annotations = state.secret, plan.annotations
         assert secret is not None and annotations is not None  # noqa: S101, PT018 - of a WRITE
+        moves = self._sessions.time_moves_total
         token = await self._obtain(plan, slot)
+        if self._sessions.time_moves_total != moves:
+            return  # the next plan knows the time that this token has shown, and has the token
         handled = requests(secret, state.pod)
         if token is None and not plan.requests:
             raise NoBetterTokenError

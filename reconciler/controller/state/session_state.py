@@ -86,6 +86,7 @@ class SessionStateReader:
         self.term_began_at = clock.monotonic()
         self._awaits_session_list = False
         self._steps: deque[ClockStep] = deque(maxlen=MAX_STEPS)
+        self.time_moves_total = 0
 
     def context(self) -> DecisionContext:
         """Return what decisions depend on now; built every `CONTEXT_S`, not for each plan."""
@@ -147,6 +148,7 @@ class SessionStateReader:
 
         A step back is not kept: a write from before it looks newer than it is, which costs a touch.
         """
+        self.time_moves_total += 1
         if seconds > 0:
             self._steps.append(ClockStep(self.now_s() - seconds, seconds))
         self.clear_context()

@@ -8,8 +8,9 @@ import asyncio
 import pytest
 
 from reconciler.clock import Instant
+from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.preflight.environment import watch_clock
-from tests.unit.controller.virtual import World, running, simulate
+from tests.unit.controller.virtual import INTRUDER, NAMES, PROJECT, World, running, simulate
 
 SESSIONS = 20
 
@@ -103,6 +104,22 @@ def test_a_step_of_the_issuers_clock_costs_nothing_after_it_was_noticed(
         assert after <= 60
         assert stepped_at > Instant(0)
         assert written <= 60 * 4
+
+    simulate(scenario)
+
+
+def test_a_write_whose_own_token_shows_a_step_is_planned_again_and_touches_its_pod() -> None:
+    async def scenario(world: World) -> None:
+        [session] = populate(world, 1)
+        async with running(world):
+            await asyncio.sleep(50)
+            touches, left_s = len(world.pod_writes()), world.remaining_s(session)
+            world.issuer.offset_s = left_s - 30  # less than the kubelet's next sync
+            body = {"metadata": {"annotations": {NAMES.requested_at: "now"}}}
+            world.core.patch(SECRETS, PROJECT, NAMES.secret_name(session), body, by=INTRUDER)
+            await asyncio.sleep(5)
+            assert world.remaining_s(session) > 800
+            assert len(world.pod_writes()) > touches
 
     simulate(scenario)
 
