@@ -156,8 +156,9 @@ def _row(raw: msgspec.Raw) -> dict[str, Any] | None:
 
 
 def _values(found: Any) -> dict[str, Any]:
-    raws = ((name, getattr(found, name)) for name in _FIELDS)
-    return {name: _value(raw) for name, raw in raws if raw}
+    # `astuple` reads all fields in one call: a list has a row of each session.
+    raws = msgspec.structs.astuple(found)
+    return {name: _value(raw) for name, raw in zip(_FIELDS, raws, strict=False) if raw}
 
 
 def _value(raw: msgspec.Raw) -> Any:

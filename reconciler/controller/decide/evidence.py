@@ -7,12 +7,12 @@ docs/design/evidence-for-writes.md.
 
 import enum
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import msgspec
-from cachetools import LRUCache
 from msgspec.structs import replace
 
 from reconciler.clock import LONG_AGO, EpochTime, Instant, format_utc_millis
@@ -342,7 +342,10 @@ class WriteRecords:
     """Remembers the last write of each session in this term; see `MAX_SESSIONS`."""
 
     def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
-        self._records: LRUCache[SessionKey, WriteRecord] = LRUCache(max_sessions)
+        self._max_sessions = max_sessions
+        # In the order of writes. An LRU cache of cachetools has two tables, and a refresh would
+        # make 25 calls in it.
+        self._records: OrderedDict[SessionKey, WriteRecord] = OrderedDict()
 
     def get(self, key: SessionKey) -> WriteRecord | None:
         return self._records.get(key)
@@ -351,26 +354,26 @@ class WriteRecords:
     def sending(self, key: SessionKey, record: WriteRecord) -> Iterator[None]:
         """Remember a write while it is sent; forget it if it was certainly not applied."""
         before = self.get(key)
-        self._records[key] = record.following(before)
+        self._keep(key, record.following(before))
         try:
             yield
         except (KubeError, NotLeaderError) as error:
             if isinstance(error, NotLeaderError) or 400 <= error.status < 500:
                 self.forget(key)
                 if before is not None:
-                    self._records[key] = before
+                    self._keep(key, before)
             raise
 
     def answered(self, key: SessionKey, secret: ObjectMeta, *, now_at: Instant) -> None:
         """Remember what the response to the last write of a session shows."""
         if (record := self.get(key)) is not None:  # else the term has ended
-            self._records[key] = record.record_response(secret, now_at=now_at)
+            self._keep(key, record.record_response(secret, now_at=now_at))
 
     def created(
         self, key: SessionKey, record: WriteRecord, secret: ObjectMeta, *, now_at: Instant
     ) -> None:
         """Remember the write that created a Secret, and its response."""
-        self._records[key] = record.following(None)
+        self._keep(key, record.following(None))
         self.answered(key, secret, now_at=now_at)
 
     def confirmation_answered(
@@ -391,11 +394,17 @@ class WriteRecords:
         record = last_applied(self.get(key), before)
         if record is None or record.uid != secret.uid:
             return
-        self._records[key] = replace(record, written_at=sent_at).following(record)
+        self._keep(key, replace(record, written_at=sent_at).following(record))
         self.answered(key, secret, now_at=now_at)
 
     def forget(self, key: SessionKey) -> None:
         self._records.pop(key, None)
+
+    def _keep(self, key: SessionKey, record: WriteRecord) -> None:
+        self._records[key] = record
+        self._records.move_to_end(key)
+        if len(self._records) > self._max_sessions:
+            self._records.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all: another replica may have written since."""

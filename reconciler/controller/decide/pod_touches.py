@@ -89,6 +89,8 @@ class PodTouches:
 
     def observed(self, secret: ObjectMeta, now_at: Instant) -> bool:
         """Record a Secret from the watch; return True if its pods are to be touched now."""
+        if not self._pending:  # nearly always: each write of ours comes here, and makes a key
+            return False
         pending = self._pending.get(secret.key)
         if pending is None or pending.is_observed or not _is_at_least(secret, pending):
             return False
