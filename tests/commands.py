@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.controller import CLEARED
+from tests.secrecy.outputs import OUTPUTS
 
 BIN = Path(sys.executable).parent
 LIMIT_S = 30.0
@@ -83,6 +84,7 @@ class Terminal:
         return _ESCAPE.sub("", self.raw)
 
     def take(self, data: bytes) -> None:
+        OUTPUTS.left_in_parts("a terminal", id(self), data)
         self.raw += data.decode(errors="replace")
         self._news.set()
 

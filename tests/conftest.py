@@ -9,12 +9,19 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.interleavings import play_the_same_everywhere
+from tests.secrecy.plugin import Plugin, observe
 
 play_the_same_everywhere()
 
 # A shell starts a background command with SIGINT ignored, and each program inherits that: a
 # program under test that a test interrupts would go on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Search what each test puts out for the run's secrets."""
+    observe()
+    config.pluginmanager.register(Plugin(), "secrecy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

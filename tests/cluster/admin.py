@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Self
 
 import aiohttp
 
+from tests.secrecy.outputs import OUTPUTS, object_of
+
 Json = dict[str, Any]
 
 LIMIT_S = 10.0
@@ -79,7 +81,12 @@ class Admin:
             headers={"Content-Type": content_type, "Accept": accept},
             params=query,
         ) as response:
-            return Answer(response.status, await response.json(content_type=None))
+            answer = Answer(response.status, await response.json(content_type=None))
+        if method == "GET":
+            _note(path, answer.body)
+        elif path.endswith("/token"):
+            OUTPUTS.add_secret(answer.body.get("status", {}).get("token"), "an account's token")
+        return answer
 
     async def expect(self, method: str, path: str, body: Json | None = None, **more: str) -> Json:
         """Like `call`, for a request that must succeed; raises `AdminError` with the message."""
@@ -189,6 +196,16 @@ class Admin:
         await self.expect(
             "PATCH", path, whole, content_type=APPLY, fieldManager="test-admin", force="true"
         )
+
+
+def _note(path: str, body: Json) -> None:
+    """Search what is in the cluster for secrets, the values of Secrets excepted."""
+    plural = SECRETS if SECRETS in path.split("/") else ""
+    for found in body.get("items", [body]):
+        if plural:
+            for value in found.get("data", {}).values():
+                OUTPUTS.add_secret(base64.b64decode(value).decode(errors="replace"), "a Secret")
+        OUTPUTS.left(f"an object at {path}", object_of(plural, found))
 
 
 def rule(plural: str, *verbs: str, group: str = "") -> Json:

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tests.secrecy.outputs import OUTPUTS
+
 ADMIN = "admin"
 
 USERS = ("reconciler", "rival", "platform", "tenant", "nobody")
@@ -35,6 +37,8 @@ class Credentials:
         self.tokens: Mapping[str, str] = {
             user: secrets.token_urlsafe(24) for user in (ADMIN, *USERS)
         }
+        for user, token in self.tokens.items():
+            OUTPUTS.add_secret(token, f"the credential of {user}", lasting=True)
         self._make_certificate()
         self._make_account_key()
         self._write_tokens()

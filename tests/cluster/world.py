@@ -181,6 +181,16 @@ class World:
             NAMES.managed_by_label: PLATFORM_MANAGER,
         }
 
+    async def read_all(self) -> None:
+        """Read what the product may have written: what is read is searched for secrets."""
+        if not self.control_plane.is_serving:
+            return
+        leases = "/apis/coordination.k8s.io/v1/namespaces"
+        for namespace in {self.home, *(runner.namespace for runner in self.runners)}:
+            for plural in (SECRETS, PODS, "events"):
+                await self.admin.call("GET", collection(namespace, plural), limit="500")
+            await self.admin.call("GET", f"{leases}/{namespace}/leases")
+
     async def secret(self, runner: Runner) -> dict[str, Any]:
         return await self.admin.expect("GET", item(runner.namespace, SECRETS, runner.secret))
 
@@ -318,7 +328,9 @@ async def open_world(
         home = f"reconciler-{secrets.token_hex(4)}"
         await admin.create_namespace(home)
         token = await install(admin, control_plane, home) if installs else ""
-        yield World(admin, control_plane, issuer, platform, folder, home, token)
+        world = World(admin, control_plane, issuer, platform, folder, home, token)
+        yield world
+        await world.read_all()
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.lab.platform.server import LabPlatform
 from reconciler.naming import Names
 from tests.issuers.issuer import CLIENT_ID, POLL_S, Json, RealIssuer
+from tests.secrecy.outputs import OUTPUTS
 
 NAMES = Names()
 HOME = "ambient-code"
@@ -86,6 +87,7 @@ class Fleet:
 
     def put_secret(self, secret: str) -> None:
         """Replace the file with the client's secret atomically, as a kubelet does."""
+        OUTPUTS.add_secret(secret, "the client secret of a real issuer")
         new = self._folder / "client-secret.new"
         new.write_text(f"{secret}\n")
         new.replace(self._folder / "client-secret")

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.secrecy.outputs import OUTPUTS, body_of, head_of
+
 Turn = Callable[["Peer"], Awaitable[None]]
 """Plays one answer; the connection stays open after it unless it closes or resets it."""
 
@@ -68,6 +70,7 @@ class Scripted:
         try:
             while (request := await self._read(reader)) is not None:
                 self.requests.append(request)
+                _note(request)
                 await self.turns.pop(0)(peer)
         except (ConnectionError, ssl.SSLError, asyncio.CancelledError):
             pass  # clients of these tests leave in every way there is
@@ -95,6 +98,14 @@ class Scripted:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _note(request: Request) -> None:
+    """Search a request for secrets, its own credentials excepted."""
+    method, _, target = request.line.removesuffix(" HTTP/1.1").partition(" ")
+    OUTPUTS.left(f"the head of {method}", head_of(target, request.headers))
+    body = body_of(target, request.headers.get("content-type", ""), request.body)
+    OUTPUTS.left(f"the body of {method}", body)
 
 
 @asynccontextmanager

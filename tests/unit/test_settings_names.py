@@ -114,6 +114,7 @@ def test_a_wrong_value_is_refused_in_words_for_the_operator(
     assert str(refused.value) == f"{name} {words}"
 
 
+@pytest.mark.shows_secrets("all variables have one value, which is shown of those without a secret")
 def test_every_setting_says_which_form_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = [str(field.validation_alias) for field in Settings.model_fields.values()]
     for name in variables:
