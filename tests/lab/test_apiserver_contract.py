@@ -1283,6 +1283,7 @@ async def test_an_access_review_knows_the_rights(server: Server) -> None:
         assert answer.body["status"]["allowed"] is allowed
 
 
+@pytest.mark.shows_secrets("a review asks about a token; the product makes none")
 async def test_a_token_review_names_the_user(server: Server) -> None:
     path = "/apis/authentication.k8s.io/v1/tokenreviews"
     good = await server.call("POST", path, {"spec": {"token": server.tokens["nobody"]}})

@@ -406,6 +406,7 @@ async def test_tokens_outlive_a_restart_of_their_issuer(bench: Bench, key: Issue
         assert restarted.verify(value)
 
 
+@pytest.mark.shows_secrets("the test asks for a grant that the product never asks for")
 async def test_another_grant_type_is_unsupported(bench: Bench) -> None:
     form = {"grant_type": "password", "client_id": CLIENT, "client_secret": SECRET}
     async with bench.session.post(bench.issuer.token_url, data=form) as response:
