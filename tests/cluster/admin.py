@@ -200,7 +200,7 @@ class Admin:
 
 def _note(path: str, body: Json) -> None:
     """Search what is in the cluster for secrets, the values of Secrets excepted."""
-    plural = SECRETS if SECRETS in path.split("/") else ""
+    plural = SECRETS if SECRETS in path.partition("?")[0].split("/") else ""
     for found in body.get("items", [body]):
         if plural:
             for value in found.get("data", {}).values():
