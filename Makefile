@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz bench faults soak mutants clean
+.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz fuzz-coverage bench faults soak mutants clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -90,6 +90,12 @@ check: setup ## Lint, types, layers, wording, documents against code; starts no 
 
 fuzz: setup ## Run each parser of bytes from outside on changed samples; MINUTES=10, ONLY=jwt
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(ONLY)
+
+# Only some machines have a wheel of atheris, and `make setup` needs no compiler.
+fuzz-coverage: setup ## The same with inputs chosen by the code that they reach (atheris); RUNS=50000, ONLY=jwt
+	@VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --no-build \
+	  --only-group fuzz || echo "fuzz-coverage: atheris cannot be installed here"
+	$(BIN)/python -m tests.fuzz.by_coverage --runs $(or $(RUNS),50000) $(ONLY)
 
 bench: assets ## Measure all figures, also in build/bench.json; QUICK=1, SESSIONS=100000, PART=resync,storm
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(SESSIONS),--sessions $(SESSIONS)) \

@@ -2,7 +2,7 @@
 
 Each process draws from a seed of its own and prints its number of runs. An input that fails is cut
 to a smaller one that fails in the same way, and kept in build/fuzz/; after the fault is mended it
-belongs into the corpus. With `--atheris` the library chooses inputs by the code that they reach.
+belongs into the corpus. `tests.fuzz.by_coverage` chooses inputs by the code that they reach.
 
 Exit codes: 0 nothing failed; 1 otherwise.
 """
