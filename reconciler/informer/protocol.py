@@ -185,12 +185,14 @@ class _FailureStreak:
     """The failures in a row; the next success of the right kind ends it.
 
     `has_failed_watch`: a list alone does not end the streak. `is_forbidden`: a 403 was among them.
+    `has_opened`: a watch has been opened since the last 403, which proves the right.
     `right_lost_at`: the first 403 for a right that has worked.
     """
 
     failures: int = 0
     has_failed_watch: bool = False
     is_forbidden: bool = False
+    has_opened: bool = False
     right_lost_at: Instant | None = None
 
 
@@ -284,7 +286,7 @@ class ListWatchProtocol:
     @property
     def is_forbidden(self) -> bool:
         """Whether the server refused us the right, and nothing has succeeded since."""
-        return self._streak.is_forbidden
+        return self._streak.is_forbidden and not self._streak.has_opened
 
     @property
     def idle_s(self) -> float:
@@ -346,6 +348,7 @@ class ListWatchProtocol:
         if self._watching is None:
             return
         self._watching.opened_at = self._watching.last_event_at = now_at
+        self._streak.has_opened = True  # an idle watch brings its first event within a minute
         if self._may_have_restarted:
             self._may_have_restarted = False
             self._check.require_proof(self._watching.asked_at + self._watching.timeout_s)
@@ -565,6 +568,8 @@ class ListWatchProtocol:
         server_min_s = min(retry_after_s or 0.0, MAX_RETRY_AFTER_S)
         self._next_at = now_at + max(wait_s, server_min_s)
         self._server_min_at = now_at + server_min_s
+        if isinstance(error, Forbidden):
+            streak.has_opened = False
         if isinstance(error, Forbidden) and not streak.is_forbidden:
             streak.is_forbidden = True
             name = "list_forbidden" if name == "list_failed" else "watch_forbidden"

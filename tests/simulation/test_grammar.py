@@ -266,6 +266,9 @@ FOUND = {
         replicas=3,
         seed=6,
     ),
+    "rights that work again for watches without events": Found(
+        Conditions(static=True, namespaces="named", ttl_s=60.2), "api-restart@427.222+52.58*0.5"
+    ),
     "a writer that answers each write of short tokens": Found(
         Conditions(ttl_s=60.0, propagation_s=6.0), "strip-annotations@15.0+60.0*0.9", sessions=3
     ),

@@ -454,6 +454,17 @@ class TestReports:
             Bookmark("11"),
         ]
 
+    def test_a_watch_that_opens_proves_the_right_before_its_first_event(self) -> None:
+        machine, seen, facts = watching(), [], list[object]()
+        for _ in range(2):
+            facts += machine.failed(Forbidden("no"), Instant(0))
+            seen.append(machine.is_forbidden)
+            assert isinstance(next_request(machine)[1], WatchRequest)
+            machine.opened(Instant(0))
+            seen.append(machine.is_forbidden)
+        assert seen == [True, False, True, False]
+        assert facts == [LogEvent("watch_forbidden", "no", 1)]
+
     def test_a_missing_right_is_reported_once_even_amid_other_failures(self) -> None:
         machine = ListWatchProtocol(lowest)
         facts: list[object] = []
