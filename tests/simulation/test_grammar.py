@@ -266,6 +266,10 @@ FOUND = {
         replicas=3,
         seed=6,
     ),
+    "a step that the tokens of a cache hide": Found(
+        Conditions(ttl_s=3600.0, sends_date=False, cached_s=922.3429731467095),
+        "issuer-clock-step@1665.636+2.634*0.121652",
+    ),
     "rights that work again for watches without events": Found(
         Conditions(static=True, namespaces="named", ttl_s=60.2), "api-restart@427.222+52.58*0.5"
     ),

@@ -209,6 +209,8 @@ class TruthChecker:
     ) -> None:
         self.time_unknown_until_at: Instant = LONG_AGO
         """No replica can know the issuer's time before this instant of the loop's clock."""
+        self.step_hidden_until_at: Instant = LONG_AGO
+        """Tokens of a cache may hide a step of the issuer's clock until this instant."""
         self._core = core
         self._names = names
         self._event_log = event_log
@@ -236,7 +238,8 @@ class TruthChecker:
         except TimeoutError:
             return
         now_at = Instant(asyncio.get_running_loop().time())
-        if _is_frozen(replica) or now_at < self.time_unknown_until_at:
+        unknown_until_at = max(self.time_unknown_until_at, self.step_hidden_until_at)
+        if _is_frozen(replica) or now_at < unknown_until_at:
             return
         # An answer that arrived while the replica was frozen shows the time only roughly.
         if now_at < replica.resumed_at + REQUEST_DUE * self._issuer.ttl_s + NOTICED_S:

@@ -382,7 +382,10 @@ class World:
         self.secrets.forget_expiries(now_at + noticed_s)
         read_s = noticed_s + (0.0 if self.conditions.touch else self.conditions.propagation_s)
         self.exposure.excuse(now_s=now_s, until_s=now_s + read_s)
+        # A cache returns tokens from before the step, which show none as long as they are valid.
+        hidden_s = 0.0 if self.issuer.sends_date else self.issuer.cached_s
         self.truth.time_unknown_until_at = now_at + noticed_s
+        self.truth.step_hidden_until_at = now_at + noticed_s + hidden_s
         self.write_budget.changed_for_all()
 
     def excuse_change(self, key: SessionKey) -> None:
