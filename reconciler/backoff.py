@@ -84,3 +84,8 @@ load on a server with a long overload, and is well within the slack of 270 s."""
 MISCONFIGURED = BackoffPolicy("misconfigured", base_s=30.0, cap_s=300.0)
 """403, 422 and refused credentials: a human has to act. Faster attempts only fill the audit log;
 after the correction the next attempt comes within five minutes."""
+
+DENIED = BackoffPolicy("denied", base_s=30.0, cap_s=300.0)
+"""A write that an admission policy or a webhook denies, or the API server rejects: the same, but a
+webhook that is rolled out with a fault denies for a minute. While the token lives, no wait is
+longer than half of what is left: nothing else wakes the session."""

@@ -45,6 +45,13 @@ MAX_WAIT_FRACTION = 0.25
 """A retry never waits for more than this fraction of the remaining time: fifteen consecutive ones
 still fit into the last seconds of a token."""
 
+DENIED_FRACTION = 0.5
+"""The same for a denied write: half as many attempts, each of which is in an audit log."""
+
+DENIED_LEAST_S = 1.0
+"""The bound of a denied write's wait is not below this. A token of 900 s then has some 15 attempts
+before its expiry."""
+
 MAX_CREATE_CONFLICTS = 3
 """This many AlreadyExists, seconds apart, with no object for our selector, are not a race between a
 create and its watch event: the Secret's labels were removed."""
@@ -80,14 +87,14 @@ def classify(error: RemoteError, attempt: int) -> RetryDecision:
     if isinstance(error, errors.QuotaExceeded):
         return RetryDecision(backoff.THROTTLED, event="quota_exceeded")
     if isinstance(error, errors.AdmissionDenied):
-        return RetryDecision(backoff.MISCONFIGURED, event="write_refused")
+        return RetryDecision(backoff.DENIED, event="write_refused")
     if isinstance(error, errors.Forbidden):
         return RetryDecision(backoff.MISCONFIGURED, PERMISSIONS, "write_forbidden")
     if isinstance(error, errors.AuthorizerNotReady):
         return RetryDecision(backoff.STARTING, PERMISSIONS)
     if error.transient:
         return _TRANSIENT
-    return RetryDecision(backoff.MISCONFIGURED, event="write_refused")
+    return RetryDecision(backoff.DENIED, event="write_refused")
 
 
 def needs_fresh_read(error: RemoteError, attempt: int) -> bool:
@@ -115,6 +122,19 @@ def max_retry_after_s(slack_s: float, left_s: float) -> float | None:
         floor_s = MAX_WAIT_FRACTION * left_s if 0 < left_s < math.inf else 0.0
         return MAX_WAIT_FRACTION * max(slack_s, floor_s)
     return MAX_WAIT_FRACTION * left_s if 0 < left_s < math.inf else None
+
+
+def max_wait_s(policy: BackoffPolicy, slack_s: float, left_s: float) -> float | None:
+    """Return the bound of a wait after a failure of this class, None for no bound.
+
+    Args: See `max_retry_after_s`.
+    """
+    bound_s = max_retry_after_s(slack_s, left_s)
+    if bound_s is None or policy is backoff.MISCONFIGURED:
+        return None
+    if policy is backoff.DENIED:
+        return max(DENIED_FRACTION / MAX_WAIT_FRACTION * bound_s, DENIED_LEAST_S)
+    return bound_s
 
 
 def is_replaced(error: RemoteError) -> bool:

@@ -250,12 +250,12 @@ class Workers:
     ) -> ScheduleRequest:
         """Return the time of the retry: never later than a fraction of the remaining life."""
         _, plan = self._sessions.plan(work.key)
-        life_s = write_errors.max_retry_after_s(
-            plan.slack_s, plan.readable_until_s - self._sessions.now_s()
+        longest_s = write_errors.max_wait_s(
+            decision.policy, plan.slack_s, plan.readable_until_s - self._sessions.now_s()
         )
         wait_s = decision.policy.delay_s(
             failures,
-            fraction_of_life_s=life_s if decision.policy is not backoff.MISCONFIGURED else None,
+            fraction_of_life_s=longest_s,
             rand=self._random.random(),
             retry_after_s=retry_after_s,
         )

@@ -1,15 +1,17 @@
 """A session that failed is retried by its own back-off; other events do not change that."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 import pytest
 
-from reconciler.errors import Forbidden, KubeError, ServerError, TooManyRequests
+from reconciler.errors import AdmissionDenied, Forbidden, KubeError, ServerError, TooManyRequests
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.naming import SessionKey
 from reconciler.workqueue.items import MAX_REQUESTED_WAIT_S
+from tests.unit.controller.build import TTL_S
 from tests.unit.controller.virtual import (
     NAMES,
     PLATFORM,
@@ -127,3 +129,27 @@ def test_a_persons_request_is_served_at_once_when_the_fault_is_over() -> None:
             assert world.remaining_s("2Ab0") > 700
 
     simulate(scenario)
+
+
+def test_a_write_that_is_denied_is_tried_again_before_half_of_the_tokens_life_is_over() -> None:
+    tried: list[float] = []
+
+    def deny(verb: str, plural: str) -> InjectedFault | None:
+        if (verb, plural) != ("patch", "secrets"):
+            return None
+        tried.append(asyncio.get_running_loop().time())
+        return InjectedFault(AdmissionDenied("no", status=403))
+
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await asyncio.sleep(60)
+            world.faults.rule = deny
+            await asyncio.sleep(TTL_S)
+
+    simulate(scenario)
+    while_valid = [at for at in tried if at < TTL_S - 2.0]
+    assert 8 <= len(while_valid) <= 20
+    for at, next_at in itertools.pairwise(while_valid):
+        assert next_at - at <= max((TTL_S - at) / 2, 1.1)
+    assert TTL_S - while_valid[-1] < 5.0

@@ -12,6 +12,7 @@ from reconciler.controller.decide.write_errors import (
     STALE_CONFLICTS,
     classify,
     max_retry_after_s,
+    max_wait_s,
     needs_fresh_read,
 )
 
@@ -51,7 +52,8 @@ def test_a_retry_always_comes_while_most_of_the_life_is_left(left_s: float, gone
         (errors.TooManyRequests("429", status=429), backoff.THROTTLED),
         (errors.AuthorizerNotReady("403", status=403), backoff.STARTING),
         (errors.Forbidden("403", status=403), backoff.MISCONFIGURED),
-        (errors.AdmissionDenied("403", status=403), backoff.MISCONFIGURED),
+        (errors.AdmissionDenied("403", status=403), backoff.DENIED),
+        (errors.Invalid("a wrong field", status=422), backoff.DENIED),
         (errors.QuotaExceeded("403", status=403), backoff.THROTTLED),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.name,
@@ -60,6 +62,23 @@ def test_a_failure_has_the_policy_of_its_class(
     error: errors.KubeError, policy: backoff.BackoffPolicy
 ) -> None:
     assert classify(error, 1).policy is policy
+
+
+@pytest.mark.parametrize(
+    ("policy", "slack_s", "left_s", "longest_s"),
+    [
+        (backoff.TRANSIENT, 270.0, 360.0, 67.5),
+        (backoff.DENIED, 270.0, 360.0, 135.0),
+        (backoff.DENIED, -54.0, 36.0, 18.0),
+        (backoff.DENIED, -91.0, 0.5, 1.0),
+        (backoff.DENIED, -90.0, 0.0, None),
+        (backoff.MISCONFIGURED, 270.0, 360.0, None),
+    ],
+)
+def test_a_denied_write_waits_for_half_of_what_is_left_at_most(
+    policy: backoff.BackoffPolicy, slack_s: float, left_s: float, longest_s: float | None
+) -> None:
+    assert max_wait_s(policy, slack_s, left_s) == longest_s
 
 
 def test_a_server_that_has_just_started_is_asked_again_within_5_seconds_at_most() -> None:
