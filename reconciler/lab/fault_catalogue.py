@@ -60,6 +60,20 @@ class Fault(StrEnum):
         "the Kubernetes API answers every second request with 429",
         0.5,
     )
+    API_TRICKLE = "api-trickle", "the Kubernetes API acts at once, and its answers take seconds"
+    API_REPEAT = "api-repeat", "a proxy repeats half of the writes, whose first answer it has lost"
+    WEBHOOK_DENIES = (
+        "webhook-denies",
+        "an admission webhook refuses writes of Secrets or pods, or gives no answer",
+    )
+    WEBHOOK_CHANGES = (
+        "webhook-changes",
+        "an admission webhook changes annotations of what the controllers write",
+    )
+    WATCH_DUPLICATES = (
+        "watch-duplicates",
+        "the controllers' watches send events and bookmarks twice",
+    )
     WATCH_SILENCE = "watch-silence", "the controllers' watches stay open and send nothing", 0.5
     WATCH_CLOSE = "watch-close", "the controllers' watches are closed", 0.0
     WATCH_BURSTS = "watch-bursts", "the controllers' watches deliver their events in bursts"
@@ -84,11 +98,13 @@ class Fault(StrEnum):
     DELETE_SECRET = "delete-secret", "a part of the sessions' Secrets are deleted", 0.0
     STALE_SECRET = "stale-secret", "an older token is written into a part of the Secrets", 0.0
     STRIP_ANNOTATIONS = "strip-annotations", "a client removes our annotations from Secrets"
+    RESTORE_SECRETS = "restore-secrets", "a backup tool writes the former state of Secrets back"
     OVERWRITE_LOOP = "overwrite-loop", "a loop of another client writes older tokens"
     FORGE_ANNOTATIONS = "forge-annotations", "a tenant writes our annotations, with a late expiry"
     REFRESH_COMMANDS = "refresh-commands", "an operator requests refreshes of many sessions"
     PAUSE_COMMANDS = "pause-commands", "an operator pauses sessions and resumes them"
     ROLLOUT = "rollout", "the leading controller ends as in a rollout"
+    UPGRADE = "upgrade", "the replicas are replaced by those of a neighbouring version, and back"
     SCALE_DOWN = "scale-down", "all controllers but the leader end as in a rollout"
     POD_CHURN = "pod-churn", "a few pods change every second"
     NEW_SESSIONS = "new-sessions", "a quarter as many new sessions begin", 0.0, False

@@ -26,7 +26,13 @@ from reconciler.lab.simulation.grammar import (
 )
 from reconciler.lab.simulation.invariants import NO_EXPIRED_TOKEN
 from reconciler.lab.simulation.moves import Move
-from reconciler.lab.simulation.obstacles import PAUSE_S, TAKEOVER_S, Obstacles
+from reconciler.lab.simulation.obstacles import (
+    DENIED_S,
+    PAUSE_S,
+    RETRY_AFTER_S,
+    TAKEOVER_S,
+    Obstacles,
+)
 from reconciler.lab.simulation.run import play
 from reconciler.lab.simulation.scenario import PodLifetime, Scenario, SessionPlan
 from reconciler.lab.simulation.shrinking import Shrinker
@@ -145,6 +151,20 @@ def test_a_standby_ends_the_excuse_of_a_lost_leader() -> None:
     assert judged([lost]).excused_until_s(100.0, 110.0, "") == 300.0 + PAUSE_S
     assert judged([lost], replicas=2).excused_until_s(100.0, 110.0, "") == ends_s
     assert judged([lost, lost], replicas=2).excused_until_s(100.0, 110.0, "") == 300.0 + PAUSE_S
+
+
+def test_a_session_waits_as_long_as_the_last_refusal_before_the_end_lets_it() -> None:
+    throttled, failing = (Move(Fault.NAMESPACE_ERRORS, 100.0, 50.0, size) for size in (0.5, 1e-6))
+    asked_s = 150.0 + RETRY_AFTER_S + PAUSE_S
+    assert judged([throttled]).hides_until_s(120.0, "team-a", confirmed=True) == asked_s
+    assert judged([throttled]).hides_until_s(120.0, "team-b", confirmed=True) == 0.0
+    assert judged([throttled]).excused_until_s(120.0, 140.0, "team-a") == 150.0 + PAUSE_S
+    ends_s = 150.0 + 2 * PAUSE_S
+    assert judged([failing]).hides_until_s(120.0, "team-a", confirmed=True) == ends_s
+    denied = judged([Move(Fault.WEBHOOK_DENIES, 100.0, 50.0, 0.5)])
+    assert denied.excused_until_s(120.0, 140.0, "team-a") == 150.0 + DENIED_S
+    assert denied.excused_until_s(120.0, 160.0, "team-a") == 150.0 + PAUSE_S
+    assert denied.excused_until_s(120.0, 170.0, "team-a") == 0.0
 
 
 def test_an_outage_of_the_platform_excuses_only_what_was_never_confirmed() -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from reconciler.errors import Forbidden, KubeError, TransportError
 
@@ -24,14 +24,22 @@ class InjectedFault:
         error: Raised instead of an answer.
         delay_s: Seconds before the server gets the request.
         applied: Whether the server executes the request although the answer is lost.
+        answer_s: Seconds from the execution until the client has the whole answer.
+        repeated_s: A proxy loses the first answer, and sends the request again after so many
+            seconds; the client gets the second answer. None: no proxy does.
     """
 
     error: KubeError | None = None
     delay_s: float = 0.0
     applied: bool = False
+    answer_s: float = 0.0
+    repeated_s: float | None = None
 
 
 NO_FAULT = InjectedFault()
+
+Admission = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+"""Plural and the body of a create or a patch -> the body that a mutating webhook makes of it."""
 
 FaultRule = Callable[[str, str], InjectedFault | None]
 """Verb (`list`, `watch`, `get`, `create`, `patch`, `ready`) and plural -> the request's fault."""
@@ -56,7 +64,11 @@ class OpenWatch(Protocol):
 class FaultInjection:
     """Faults of one client's connection to the server; none at first.
 
-    `rule` chooses the fault of each request that `fail_next` does not match.
+    `rule` chooses the fault of each request that `fail_next` does not match, and `webhook` that of
+    a request without another fault. `admission` changes the body of each write. `lateness_s`
+    returns for how many seconds a watch holds its next line back. `repeats` returns whether a watch
+    sends its next line twice; while it is set, a watch also begins with the event of its own
+    version, as in kubernetes#24004.
 
     Args:
         common: Faults that this client shares with others.
@@ -64,6 +76,10 @@ class FaultInjection:
 
     def __init__(self, common: "FaultInjection | None" = None) -> None:
         self.rule: FaultRule | None = None
+        self.webhook: FaultRule | None = None
+        self.admission: Admission | None = None
+        self.lateness_s: Callable[[], float] | None = None
+        self.repeats: Callable[[], bool] | None = None
         self._common = common
         self._planned: deque[tuple[str, str, InjectedFault]] = deque()
         self._partitioned = False
@@ -154,7 +170,30 @@ class FaultInjection:
         own = self.rule and self.rule(verb, resource)
         if own:
             return own
+        if self.webhook is not None and (refusal := self.webhook(verb, resource)) is not None:
+            return refusal
         return NO_FAULT if self._common is None else self._common.fault_of(verb, resource)
+
+    def admitted(self, resource: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the body of a write as the webhooks leave it."""
+        if self._common is not None:
+            body = self._common.admitted(resource, body)
+        return body if self.admission is None else self.admission(resource, body)
+
+    def line_lateness_s(self) -> float:
+        """Return for how many seconds the next line of a watch is held back."""
+        own_s = 0.0 if self.lateness_s is None else self.lateness_s()
+        return own_s if self._common is None else own_s + self._common.line_lateness_s()
+
+    @property
+    def is_repeating(self) -> bool:
+        return self.repeats is not None or (self._common is not None and self._common.is_repeating)
+
+    def repeats_line(self) -> bool:
+        """Return whether a watch sends its next line twice."""
+        if self.repeats is not None and self.repeats():
+            return True
+        return self._common is not None and self._common.repeats_line()
 
     def opened(self, watch: OpenWatch) -> None:
         self._watches[watch] = None

@@ -5,6 +5,7 @@ the same decoders; a refused request raises the same error class. Time is the ru
 """
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -64,6 +65,7 @@ class InProcessWatch(Generic[T]):
         self._wakeup = asyncio.Event()
         self._dropped = False
         self._closed = False
+        self._repeated: bytes | None = None
         self.feed: WatchFeed | None = None
 
     def wake(self) -> None:
@@ -88,8 +90,10 @@ class InProcessWatch(Generic[T]):
                 raise TransportError(f"watch {self._resource.plural}: the connection was reset")
             mute = self._faults.mute
             if not mute:
-                line = self._line()
+                line = self._next_line()
                 if line is not None:
+                    if late_s := self._faults.line_lateness_s():
+                        await self._hold(line, late_s)
                     return self._resource.decode_event(line)
                 if self._is_over():
                     return None
@@ -101,6 +105,20 @@ class InProcessWatch(Generic[T]):
     def _is_over(self) -> bool:
         feed_ended = self.feed is None or self.feed.ended
         return self._closed or feed_ended or self._now() >= self._ends_at
+
+    async def _hold(self, line: bytes, late_s: float) -> None:
+        """Wait; a receiver that is cancelled meanwhile gets the line with its next call."""
+        try:
+            await asyncio.sleep(late_s)
+        except asyncio.CancelledError:
+            self._repeated = line
+            raise
+
+    def _next_line(self) -> bytes | None:
+        line, self._repeated = self._repeated, None
+        if line is None and (line := self._line()) is not None and self._faults.repeats_line():
+            self._repeated = line
+        return line
 
     def _line(self) -> bytes | None:
         """Return the next line: an event, or a bookmark that is due, or None."""
@@ -187,7 +205,7 @@ class InProcessKube:
             opened.feed = self._core.watch(
                 _kind(resource),
                 _selection(scope),
-                version=version,
+                version=self._first_version(version),
                 bookmarks=True,
                 wake=opened.wake,
             )
@@ -201,6 +219,12 @@ class InProcessKube:
             self.faults.closed(opened)
             if opened.feed is not None:
                 self._core.forget(opened.feed)
+
+    def _first_version(self, version: str) -> str:
+        """Return the version after which a watch begins: one earlier while events are repeated."""
+        if self.faults.is_repeating and int(version or 0) > self._core.compacted + 1:
+            return str(int(version) - 1)
+        return version
 
     async def get(
         self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
@@ -225,7 +249,7 @@ class InProcessKube:
         data = encode(body)
 
         def act() -> bytes:
-            sent = msgspec.json.decode(data)
+            sent = self.faults.admitted(resource.plural, msgspec.json.decode(data))
             item = self._core.create(_kind(resource), namespace, sent, by=self._caller)
             return self._encoded(resource, item)
 
@@ -246,7 +270,7 @@ class InProcessKube:
         data = encode(body)
 
         def act() -> bytes:
-            sent = msgspec.json.decode(data)
+            sent = self.faults.admitted(resource.plural, msgspec.json.decode(data))
             item = self._core.patch(_kind(resource), namespace, name, sent, by=self._caller)
             return self._encoded(resource, item)
 
@@ -295,12 +319,20 @@ class InProcessKube:
             await self.faults.reach()
         if fault.error is not None and not fault.applied:
             raise fault.error
+        if fault.repeated_s is not None:
+            with contextlib.suppress(StatusError):  # this answer is lost, too
+                act()
+            async with asyncio.timeout_at(ends_at):
+                await asyncio.sleep(fault.repeated_s)
         try:
             data = act()
         except StatusError as refusal:
             raise _error_of(refusal, what) from refusal
         if fault.error is not None:
             raise fault.error
+        if fault.answer_s:
+            async with asyncio.timeout_at(ends_at):
+                await asyncio.sleep(fault.answer_s)
         return data
 
 

@@ -37,6 +37,8 @@ MOVES: dict[Port, tuple[Fault, ...]] = {
         Fault.API_ERRORS,
         Fault.API_SLOW,
         Fault.API_THROTTLE,
+        Fault.WEBHOOK_DENIES,
+        Fault.WEBHOOK_CHANGES,
         Fault.COMPACTION,
         Fault.RESTORE_STORE,
         Fault.NAMESPACE_SLOW,
@@ -71,6 +73,9 @@ MOVES: dict[Port, tuple[Fault, ...]] = {
         Fault.WATCH_SILENCE,
         Fault.WATCH_CLOSE,
         Fault.WATCH_BURSTS,
+        Fault.WATCH_DUPLICATES,
+        Fault.API_TRICKLE,
+        Fault.API_REPEAT,
         Fault.NAMESPACE_HANG,
     ),
     "process": (
@@ -80,6 +85,7 @@ MOVES: dict[Port, tuple[Fault, ...]] = {
         Fault.STALL_LEADER,
         Fault.ROLLOUT,
         Fault.SCALE_DOWN,
+        Fault.UPGRADE,
     ),
     "tenant": (Fault.DELETE_SECRET, Fault.POD_CHURN, Fault.FORGE_ANNOTATIONS),
     "operator": (
@@ -87,6 +93,7 @@ MOVES: dict[Port, tuple[Fault, ...]] = {
         Fault.STRIP_ANNOTATIONS,
         Fault.REFRESH_COMMANDS,
         Fault.PAUSE_COMMANDS,
+        Fault.RESTORE_SECRETS,
     ),
 }
 """The moves of each port."""
@@ -142,6 +149,12 @@ MODE_PAIRS = frozenset(
 LONGEST = LONGEST_S | {
     Fault.API_SLOW: 300.0,
     Fault.API_THROTTLE: 120.0,
+    Fault.API_TRICKLE: 300.0,
+    Fault.API_REPEAT: 300.0,
+    Fault.WEBHOOK_DENIES: SLACK_S - 2 * DETECTION_S,
+    Fault.WEBHOOK_CHANGES: 300.0,
+    Fault.WATCH_DUPLICATES: 600.0,
+    Fault.RESTORE_SECRETS: 600.0,
     Fault.WATCH_CLOSE: 120.0,
     Fault.WATCH_BURSTS: 300.0,
     Fault.ISSUER_WRONG_DATE: 600.0,
@@ -158,6 +171,7 @@ LONGEST = LONGEST_S | {
     Fault.PAUSE_COMMANDS: SLACK_S - DETECTION_S,
     Fault.ROLLOUT: 60.0,
     Fault.SCALE_DOWN: 300.0,
+    Fault.UPGRADE: 600.0,
 }
 """Longest length of each move for tokens of `TTL_S`; those that write once have no length."""
 

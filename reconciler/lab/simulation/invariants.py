@@ -96,6 +96,8 @@ class SecretChecker:
         self._history: dict[tuple[str, str], _SecretState] = {}
         """Each state by UID and version, for a restore of the store."""
         self._incomparable_until_at: Instant = LONG_AGO
+        self.removes_annotations = False
+        """Whether a webhook removes annotations of ours from the writes that it admits."""
 
     def is_ours(self, uid: str) -> bool:
         """Return whether we wrote the token in a Secret, or our annotations about that token."""
@@ -152,7 +154,9 @@ class SecretChecker:
                 self._event_log.add_violation(
                     MONOTONIC_EXPIRY, f"{name}: {back_s:g} s earlier than before"
                 )
-            if annotations.get(self._names.expires_at) != _shown(expires_s):
+            annotated = annotations.get(self._names.expires_at)
+            is_removed = self.removes_annotations and annotated is None
+            if annotated != _shown(expires_s) and not is_removed:
                 self._event_log.add_violation(TRUE_EXPIRY, f"{name}: ends at {_shown(expires_s)}")
         first = value != account.value and not account.ours
         seals = not account.sealed and self._names.confirmation in annotations

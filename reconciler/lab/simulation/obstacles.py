@@ -3,8 +3,9 @@
 An expired token is excused only inside them. All instants are seconds since the world's start.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from reconciler.backoff import DENIED
 from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.moves import LOCAL, Move
 
@@ -30,6 +31,18 @@ TAKEOVER_S = 30.0
 """Longest time from the end of a leader until another replica writes: a lease of 15 s that was just
 renewed, the clocks' margin, a retry, and the first round of the sessions that wait."""
 
+REFUSED_S = 2.0
+"""A token that expires so shortly after the last refusal has no attempt in between: the bound of
+the wait is one second, and the kubelet needs another."""
+
+DENIED_S = DENIED.cap_s
+"""A session whose token expired while a webhook denied its writes waits for so long after it.
+Nothing but its next attempt shows that the denials have ended."""
+
+RETRY_AFTER_S = 60.0
+"""The Retry-After of a namespace that throttles. It is followed to the end for a token that the
+controller has not written: the life of that one is not known."""
+
 TIMEOUT_S = 5.0
 """Time limit of a token request, as in the product."""
 
@@ -46,6 +59,7 @@ BLIND = WATCH_BREAKING | {
     Fault.WATCH_BURSTS,
     Fault.API_THROTTLE,
     Fault.API_SLOW,
+    Fault.API_TRICKLE,
     Fault.ISSUER_CLOCK_STEP,
 }
 """Moves in which a new pod, or a changed Secret, is seen late; refreshes go on."""
@@ -83,6 +97,7 @@ WRITE_STOPPING = LEADER_LOST | {
     Fault.NAMESPACE_SLOW,
     Fault.NAMESPACE_HANG,
     Fault.NAMESPACE_ERRORS,
+    Fault.WEBHOOK_DENIES,
     Fault.PAUSE_COMMANDS,
 }
 """Moves in which no token, or no write, is possible."""
@@ -111,7 +126,7 @@ class Obstacles:
         """
         for from_s, to_s in self._intervals(namespace, blind=False, unconfirmed=False):
             if from_s <= due_s and needed_s <= to_s:
-                return to_s
+                return max(to_s, *self._waits_until_s(needed_s, namespace, blind=False))
         return 0.0
 
     def hides_until_s(self, at_s: float, namespace: str, *, confirmed: bool) -> float:
@@ -123,12 +138,24 @@ class Obstacles:
         found = [COLD_START_S] if at_s < COLD_START_S else []
         for from_s, to_s in self._intervals(namespace, blind=True, unconfirmed=not confirmed):
             if from_s <= at_s <= to_s:
+                found += self._waits_until_s(at_s, namespace, blind=True)
                 found.append(to_s + PAUSE_S)
         return max(found, default=0.0)
 
     def last_end_s(self) -> float:
         """Return when all sessions are served after the last move of any kind."""
-        return max((move.end_s + SERVED_S for move in self._moves), default=SERVED_S)
+        return max((move.end_s + _served_s(move) for move in self._moves), default=SERVED_S)
+
+    def _waits_until_s(self, at_s: float, namespace: str, *, blind: bool) -> Iterator[float]:
+        """Yield until when a session may wait whose write was refused at `at_s`, 0.0 first."""
+        yield 0.0
+        for move in self._moves:
+            if not move.at_s - BEFORE_S <= at_s <= move.end_s + REFUSED_S:
+                continue
+            if move.kind is Fault.WEBHOOK_DENIES:
+                yield move.end_s + DENIED_S
+            elif blind and is_throttling(move) and self._namespace_of(move) == namespace:
+                yield move.end_s + RETRY_AFTER_S + PAUSE_S
 
     def _intervals(self, namespace: str, *, blind: bool, unconfirmed: bool) -> list[Interval]:
         key = namespace, blind, unconfirmed
@@ -172,9 +199,18 @@ def is_timing_out(move: Move) -> bool:
     return move.kind is Fault.ISSUER_SLOW and slow_s(move) + 0.2 >= TIMEOUT_S
 
 
+def is_throttling(move: Move) -> bool:
+    """Return whether writes in a namespace get a 429, and not a 503."""
+    return move.kind is Fault.NAMESPACE_ERRORS and int(move.size * 1e6) % 2 == 0
+
+
 def slow_s(move: Move) -> float:
     """Return the issuer's delay in `issuer-slow`."""
     return 1.0 + 6.0 * move.size
+
+
+def _served_s(move: Move) -> float:
+    return SERVED_S + (DENIED_S if move.kind is Fault.WEBHOOK_DENIES else 0.0)
 
 
 def _merged(intervals: Iterable[Interval]) -> list[Interval]:

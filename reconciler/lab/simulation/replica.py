@@ -11,6 +11,7 @@ from reconciler.clock import LONG_AGO, Instant
 from reconciler.controller.compose import compose
 from reconciler.controller.ports import IssuerPort, Ports
 from reconciler.controller.runtime import ControllerConfig
+from reconciler.kube.api import Kube
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import FaultInjection
 from reconciler.lab.apiserver.in_process_client import InProcessKube
@@ -25,6 +26,7 @@ from reconciler.lab.simulation.fakes import (
     VirtualPlatform,
 )
 from reconciler.lab.simulation.invariants import US, CheckedKube
+from reconciler.lab.simulation.versions import OtherVersionKube, Version
 from reconciler.lab.simulation.virtual_time import FreezableScope, VirtualClock
 from reconciler.leadership.lease import Identity
 from reconciler.leadership.lease_election import LeaseElection
@@ -87,6 +89,7 @@ class SimulatedReplica:
         pod: Number of the pod of that replica.
         number: Number of the process in the world.
         rate: Rate of its monotonic clock.
+        version: The version of its image.
     """
 
     def __init__(
@@ -99,8 +102,10 @@ class SimulatedReplica:
         skew_s: float,
         rate: float,
         shard: Shard = ALL_SESSIONS,
+        version: Version = "this",
     ) -> None:
         self.index = index
+        self.version: Version = version
         self.shard = shard
         self.lease = LEASE if shard.count == 1 else f"{LEASE}-{shard.index}"
         self.clock = VirtualClock(asyncio.get_running_loop(), rate=rate)
@@ -147,7 +152,9 @@ class SimulatedReplica:
             task.add_done_callback(self._ended)
 
     def _ports(self, shared: SharedWorld, number: int, election: LeaseElection) -> Ports:
-        kube = self._kube(shared, str(self.me))
+        kube: Kube = self._kube(shared, str(self.me))
+        if self.version != "this":
+            kube = OtherVersionKube(kube, shared.names, self.version)
         tokens, secret = self._tokens(shared, number)
         return Ports(
             kube=CheckedKube(kube, shared.names, shared.event_log, self._tried),

@@ -11,6 +11,7 @@ from typing import Any
 
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.fault_injection import FaultInjection
+from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.conditions import OFF_S
@@ -19,13 +20,19 @@ from reconciler.lab.simulation.invariants import US
 from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.obstacles import slow_s
 from reconciler.lab.simulation.random_faults import (
+    LINE_S,
     local_fault,
     random_fault,
+    repeating,
+    rewriting,
     slow,
     starting,
     throttling,
+    trickling,
+    webhook,
 )
 from reconciler.lab.simulation.scenario import OF_ISSUER, SessionPlan
+from reconciler.lab.simulation.versions import Version
 from reconciler.lab.simulation.world import CLOCK_STEP_S, World
 from reconciler.naming import SessionKey
 
@@ -76,6 +83,7 @@ REQUEST_S = 400.0
 
 
 Change = Callable[[], None]
+Effect = Callable[[], Awaitable[None] | None]
 
 
 class ScenarioRunner:
@@ -108,6 +116,7 @@ class ScenarioRunner:
                 if loop.time() >= look_at:
                     look_at = loop.time() + LOOK_S
                     world.check_settled()
+                    world.check_memory()
                     for replica in list(world.replicas.values()):
                         await world.truth.check(replica)
                 for task in tasks:
@@ -171,10 +180,11 @@ class ScenarioRunner:
             yield
         finally:
             repeated.cancel()
-        end()
+        if (ended := end()) is not None:
+            await ended
         self._world.truth.issuer_changed()
 
-    def _switches(self, fault: Move) -> tuple[Callable[[], Awaitable[None] | None], Change]:
+    def _switches(self, fault: Move) -> tuple[Effect, Effect]:
         world, switch = self._world, self._switch
         if fault.kind in OF_ISSUER:
             return self._switches_of_issuer(fault)
@@ -214,6 +224,27 @@ class ScenarioRunner:
                 return switch(world.faults, "rule", slow(self._random), None)
             case Fault.API_THROTTLE:
                 return switch(world.faults, "rule", throttling(self._random), None)
+            case Fault.API_TRICKLE:
+                late = partial(self._random.uniform, 0.0, LINE_S)
+                return _both(
+                    switch(world.faults, "rule", trickling(self._random), None),
+                    switch(world.faults, "lateness_s", late, None),
+                )
+            case Fault.API_REPEAT:
+                return switch(world.faults, "rule", repeating(self._random), None)
+            case Fault.WATCH_DUPLICATES:
+                return switch(world.faults, "repeats", self._is_chosen, None)
+            case Fault.WEBHOOK_DENIES:
+                rule = webhook(self._random, fault.size)
+                return switch(world.faults, "webhook", rule, None)
+            case Fault.WEBHOOK_CHANGES:
+                admission = rewriting(fault.size, world.names)
+                return _both(
+                    switch(world.faults, "admission", admission, None),
+                    switch(world.secrets, "removes_annotations", True, False),
+                )
+            case Fault.RESTORE_SECRETS:
+                return self._back_up(fault)
             case Fault.PLATFORM_SLOW:
                 return switch(world.platform, "slow_s", 0.5 + 5.0 * fault.size, 0.0)
             case Fault.PLATFORM_LOST_ROWS:
@@ -224,6 +255,9 @@ class ScenarioRunner:
                 return self._forge_annotations, _nothing
             case Fault.PAUSE_COMMANDS:
                 return self._pause(fault)
+            case Fault.UPGRADE:
+                other: Version = "former" if fault.size < 0.5 else "next"
+                return partial(world.roll_out, other), partial(world.roll_out, "this")
             case Fault.SCALE_DOWN:
                 return self._scale_down, world.start_all
             case (
@@ -319,6 +353,23 @@ class ScenarioRunner:
                 self._world.annotate(key, self._world.names.paused, value)
 
         return partial(set_to, "true"), partial(set_to, None)
+
+    def _is_chosen(self) -> bool:
+        return self._random.random() < 0.5
+
+    def _back_up(self, fault: Move) -> tuple[Change, Change]:
+        """Copy a few Secrets when the move begins, and write them back when it ends."""
+        copies: list[Object] = []
+
+        def begin() -> None:
+            keys = self._some_keys()
+            copies.extend(filter(None, map(self._world.secret_of, keys)))
+
+        def end() -> None:
+            for secret in copies:
+                self._world.restore_secret(secret, again=fault.size < 0.5)
+
+        return begin, end
 
     async def _scale_down(self) -> None:
         leader = self._world.leader()

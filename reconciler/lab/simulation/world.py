@@ -12,6 +12,7 @@ from reconciler.controller.decide.refresh_plan import GRID
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import DOWN_S, FaultInjection
+from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.write_log import Caller, Commit
 from reconciler.lab.kubelet.node import Node
@@ -31,6 +32,7 @@ from reconciler.lab.simulation.invariants import (
     SecretChecker,
     value_of,
 )
+from reconciler.lab.simulation.memory_checks import MemoryChecker
 from reconciler.lab.simulation.nodes import VirtualNode, kubelet_timing
 from reconciler.lab.simulation.obstacles import SERVED_S
 from reconciler.lab.simulation.replica import HOME, LEASE, SharedWorld, SimulatedReplica
@@ -38,6 +40,7 @@ from reconciler.lab.simulation.revocation import RevocationChecker
 from reconciler.lab.simulation.scenario import OF_ISSUER, PodLifetime, Scenario, SessionPlan
 from reconciler.lab.simulation.settled_checks import Issuance, SettledChecker
 from reconciler.lab.simulation.truth import REQUEST_DUE, ExposureAccount, TruthChecker
+from reconciler.lab.simulation.versions import Version
 from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock
 from reconciler.naming import ALL_SESSIONS, Names, SessionKey, Shard
 
@@ -52,6 +55,9 @@ FORGER = Caller("tenant", "curl", "token-reconciler")
 
 PRUNER = Caller("gitops", "gitops", "gitops")
 """A controller that removes annotations which it does not know."""
+
+BACKUP = Caller("backup", "velero-server", "velero-server")
+"""A backup tool, which writes the former state of an object as a new one."""
 
 HUGE = 20_000
 """Length of an annotation of a forged Secret, in characters."""
@@ -71,6 +77,9 @@ NOTICED_S = 30.0
 
 GRACE_S = 30.0
 """Source: the default of `terminationGracePeriodSeconds`."""
+
+READY_S = 2.0
+"""Time until a new replica is ready, and the next one is replaced."""
 
 CLOCK_STEP_S = 3600.0
 """Length of a clock step, forward or back."""
@@ -134,11 +143,14 @@ class World:
         )
         self.revocation = RevocationChecker(writes, process_of=process_of)
         self.settled = SettledChecker(self.core, writes, issuance=self._issuance)
+        self.memory = MemoryChecker(self.event_log, self.clock, workers=conditions.workers)
         self.platform.on_answer.append(self.revocation.answered)
         self.platform.on_failure.append(self.revocation.failed)
         self._versions: deque[tuple[Instant, int]] = deque(maxlen=VERSIONS)
         self.replicas: dict[int, SimulatedReplica] = {}
         """The running processes, by the number of their replica."""
+        self.versions: dict[int, Version] = {}
+        """The version that each replica's next process has, if it is another one."""
         self._leases: dict[str, str] = {}
         """The Lease that each process contends for, ended ones included."""
         self.single_writer = self._single_writer_check(LEASE)
@@ -192,6 +204,7 @@ class World:
             skew_s=self.scenario.skew_s,
             rate=self.scenario.rates[index % len(self.scenario.rates)],
             shard=shard,
+            version=self.versions.get(index, "this"),
         )
         self.truth.started(replica)
         self._leases[str(replica.me)] = replica.lease
@@ -240,6 +253,16 @@ class World:
         if self.replicas.get(index) is replica:
             del self.replicas[index]
         self.event_log.note(f"process of replica {index} terminated")
+
+    async def roll_out(self, version: Version) -> None:
+        """Replace one replica after another by one of another version, as a Deployment does."""
+        for index in range(self.scenario.replicas):
+            self.versions[index] = version
+            if index in self.replicas:
+                await self.terminate(index)
+            if index not in self.replicas:
+                self.start(index)
+            await asyncio.sleep(READY_S)
 
     def leader(self) -> SimulatedReplica | None:
         """Return the process that the Lease names, None if it has ended."""
@@ -331,6 +354,29 @@ class World:
         with contextlib.suppress(StatusError):
             body = {"data": self._data(remaining_s)}
             self.core.patch(kinds.SECRETS, key.namespace, name, body, by=OPERATOR)
+
+    def secret_of(self, key: SessionKey) -> Object | None:
+        """Return a session's Secret, None without one."""
+        name = self.names.secret_name(key.session_id)
+        return self.core.peek(kinds.SECRETS, kinds.SECRETS.key(key.namespace, name))
+
+    def restore_secret(self, secret: Object, *, again: bool) -> None:
+        """Write a former state of a Secret back, as a backup tool does.
+
+        Args:
+            again: Whether the tool deletes the present Secret and creates the former one.
+        """
+        metadata = secret["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        self.excuse_change(SessionKey(namespace, metadata["labels"][self.names.session_id]))
+        kept = ("name", "labels", "annotations", "ownerReferences")
+        former = {**secret, "metadata": {key: metadata[key] for key in kept if key in metadata}}
+        with contextlib.suppress(StatusError):
+            if not again:
+                self.core.update(kinds.SECRETS, namespace, name, former, by=BACKUP)
+                return
+            self.core.delete(kinds.SECRETS, namespace, name, by=BACKUP)
+            self.core.create(kinds.SECRETS, namespace, former, by=BACKUP)
 
     def request_refresh(self, key: SessionKey, value: str) -> None:
         """Request a refresh, as an operator does."""
@@ -438,6 +484,16 @@ class World:
             self.event_log.add_violation(PROGRESS, "no replica leads after the last move")
         elif not self.issuer.step_s:
             self.settled.check_leader(leader, self._running_keys())
+
+    def check_memory(self) -> None:
+        """Compare what the replicas hold with the number of sessions that have an object."""
+        found = [
+            (item["metadata"]["namespace"], item["metadata"].get("labels", {}))
+            for kind in (kinds.PODS, kinds.SECRETS)
+            for item in self.core.list(kind).items
+        ]
+        sessions = {(namespace, labels.get(self.names.session_id)) for namespace, labels in found}
+        self.memory.check(self.replicas.values(), sessions=len(sessions))
 
     def _is_served(self) -> bool:
         served_s = max(self.obstacles.last_end_s(), float(self.truth.time_unknown_until_at))

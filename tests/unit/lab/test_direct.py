@@ -233,6 +233,76 @@ def test_an_answer_may_be_lost_after_the_write() -> None:
     simulate(case)
 
 
+def test_a_write_that_a_proxy_repeats_conflicts_with_itself() -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
+        made = await kube.create(SECRETS, "default", SECRET)
+        body = {"metadata": {"resourceVersion": made.version, "labels": {"a": "b"}}}
+        kube.faults.fail_next(InjectedFault(repeated_s=0.5), verb="patch", count=2)
+        with pytest.raises(errors.Conflict):
+            await kube.patch(SECRETS, "default", "s", body)
+        assert now() == 0.5
+        stored = core.get(kinds.SECRETS, "default", "s")["metadata"]
+        assert stored["labels"]["a"] == "b"
+        blind = {"metadata": {"labels": {"a": "c"}}}
+        written = await kube.patch(SECRETS, "default", "s", blind)
+        assert int(written.version) == int(stored["resourceVersion"]) + 1
+
+    simulate(case)
+
+
+def test_an_answer_arrives_after_the_server_has_acted() -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
+        kube.faults.fail_next(InjectedFault(answer_s=4.0))
+        creation = asyncio.create_task(kube.create(SECRETS, "default", SECRET))
+        await asyncio.sleep(0.1)
+        assert core.count(kinds.SECRETS) == 1
+        await creation
+        assert now() == 4.0
+        kube.faults.fail_next(InjectedFault(answer_s=11.0))
+        with pytest.raises(TransportError):
+            await kube.get(SECRETS, "default", "s")
+
+    simulate(case)
+
+
+def test_a_watch_that_repeats_begins_with_its_own_version_and_sends_each_line_twice() -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
+        made = await kube.create(SECRETS, "default", SECRET)
+        kube.faults.repeats = lambda: True
+        async with kube.watch(SECRETS, HERE, version=made.version, timeout_s=100) as watch:
+            lines = [await watch.receive(idle_s=70.0) for _ in range(4)]
+        assert [line and (line.type, line.version) for line in lines] == [
+            ("ADDED", made.version), ("ADDED", made.version),
+            ("BOOKMARK", made.version), ("BOOKMARK", made.version),
+        ]  # fmt: skip
+
+    simulate(case)
+
+
+def test_a_line_that_arrives_late_is_not_lost_with_its_receiver() -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
+        async with kube.watch(SECRETS, HERE, version="1", timeout_s=100) as watch:
+            kube.faults.lateness_s = lambda: 2.0
+            await kube.create(SECRETS, "default", SECRET)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await watch.receive(idle_s=70.0)
+            event = await watch.receive(idle_s=70.0)
+            assert event is not None
+            assert event.type == "ADDED"
+
+    simulate(case)
+
+
+def test_a_webhook_changes_what_is_written() -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
+        kube.faults.admission = lambda plural, body: {**body, "type": f"example.com/{plural}"}
+        await kube.create(SECRETS, "default", SECRET)
+        assert core.get(kinds.SECRETS, "default", "s")["type"] == "example.com/secrets"
+
+    simulate(case)
+
+
 def test_a_rule_decides_by_verb_and_resource() -> None:
     async def case(kube: InProcessKube, core: Core) -> None:
         refused = KubeError("no", status=500)
