@@ -47,6 +47,7 @@ class SseStreams:
         period_s: Shortest time between two renderings, in seconds.
         drop_s: Longest wait for a reader, in seconds.
         most: Most readers at a time.
+        pause_factor: A view is rendered again after this many times its rendering time.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class SseStreams:
         period_s: float = PERIOD_S,
         drop_s: float = DROP_S,
         most: int = MAX_STREAMS,
+        pause_factor: float = PAUSE_FACTOR,
     ) -> None:
         self._views = views
         self._clock = clock
         self._period_s = period_s
         self._drop_s = drop_s
         self._most = most
+        self._pause_factor = pause_factor
         self._open: set[Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -112,7 +115,7 @@ class SseStreams:
             except TooManyReaders:
                 html = ""
             taken_s = self._clock.monotonic() - began_at
-            wait_s = min(max(self._period_s, PAUSE_FACTOR * taken_s), LONGEST_S)
+            wait_s = min(max(self._period_s, self._pause_factor * taken_s), LONGEST_S)
             if not html:
                 await self._write(response, ": too many readers\n\n")  # keeps the stream open
             else:

@@ -267,7 +267,7 @@ async def test_a_watcher_gets_its_view_at_once_and_again_when_it_changes(
 ) -> None:
     exhibit = Exhibit(survey([row(1), row(2)]))
     async with (
-        served(exhibit, period_s=0.02) as (url, _),
+        served(exhibit, period_s=0.02, pause_factor=0.0) as (url, _),
         http.get(f"{url}/events?q=00002") as answer,
     ):
         assert answer.content_type == "text/event-stream"
@@ -285,7 +285,7 @@ async def test_a_watcher_gets_its_view_at_once_and_again_when_it_changes(
 
 
 async def test_watchers_are_counted_and_a_place_is_free_again(http: aiohttp.ClientSession) -> None:
-    async with served(Exhibit(survey()), most=2, period_s=0.02) as (url, streams):
+    async with served(Exhibit(survey()), most=2, period_s=0.02, pause_factor=0.0) as (url, streams):
         first, second = [await http.get(f"{url}/events") for _ in range(2)]
         await event(first)
         await event(second)
@@ -304,7 +304,7 @@ async def test_watchers_are_counted_and_a_place_is_free_again(http: aiohttp.Clie
 
 async def test_a_reader_that_does_not_read_is_dropped() -> None:
     exhibit = Exhibit(survey(row(n) for n in range(PAGE_ROWS)))
-    async with served(exhibit, period_s=0.001, drop_s=0.2) as (url, streams):
+    async with served(exhibit, period_s=0.001, drop_s=0.2, pause_factor=0.0) as (url, streams):
         lazy = socket.socket()
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         lazy.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
