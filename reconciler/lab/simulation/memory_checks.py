@@ -20,6 +20,10 @@ PRODUCT, LAB = "reconciler.", "reconciler.lab."
 CONSTANT = 30
 """Entries that a container may have besides those of sessions: states, endpoints, namespaces."""
 
+LIMITED = frozenset({"WriteRecords._records"})
+"""Containers whose class drops the oldest entry beyond a limit of its own: as many as 100,000
+sessions, those that have ended included."""
+
 A_WORKER = 2
 """Entries of one worker in one container."""
 
@@ -57,7 +61,7 @@ class MemoryChecker:
 
     def _check_replica(self, replica: SimulatedReplica, *, most: int, sessions: int) -> None:
         for name, entries in sizes_of(replica.controller).items():
-            if entries > most:
+            if entries > most and name not in LIMITED:
                 what = f"{replica.me}: {name} has {entries} entries for {sessions} sessions"
                 self._event_log.add_violation(BOUNDED_MEMORY, what)
 
