@@ -8,6 +8,7 @@ from reconciler.controller.decide.annotations import (
     parse_annotations,
     pending_requests,
 )
+from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.decide.confirmation_mac import is_well_formed
 from reconciler.controller.decide.evidence import owner_of
 from reconciler.controller.decide.refresh_plan import (
@@ -25,13 +26,13 @@ from reconciler.naming import Names
 
 _REASONS = {
     TokenState.NO_SECRET: "secret_missing",
-    TokenState.NAME_TAKEN: "secret_name_taken",
+    TokenState.NAME_TAKEN: BlockReason.NAME_TAKEN,
     TokenState.NO_TOKEN: "never_written",
     TokenState.UNMANAGED: "never_written",
     TokenState.FOREIGN_WRITER: "foreign_writer",
-    TokenState.UNCONFIRMED: "not_confirmed",
+    TokenState.UNCONFIRMED: BlockReason.NOT_CONFIRMED,
     TokenState.EXPIRED: "expired",
-    TokenState.PAUSED: "paused",
+    TokenState.PAUSED: BlockReason.PAUSED,
     TokenState.EXPIRING: "expiring",
     TokenState.OVERDUE: "scheduled",
 }
@@ -104,7 +105,7 @@ def assess(
     if not secret.session_id:
         return replace(found, reason="secret_without_labels", unlabelled=True)
     if secret.session_id != pod.session_id:
-        return replace(found, reason="secret_name_taken", paused=False)
+        return replace(found, reason=BlockReason.NAME_TAKEN, paused=False)
     annotations = _read(secret, context, now_s)
     found = replace(
         found,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.decide.token_state import (
     NOTHING_TO_READ,
     UNKNOWN_EXPIRY,
@@ -30,14 +31,14 @@ SHORT_SURVIVAL = 0.4
 """As a fraction of a token's life, as in the alert TokenReconcilerFleetSurvivalLow."""
 
 BLOCKED = {
-    "not_confirmed": "not confirmed by the platform",
-    "secret_name_taken": "whose Secret's name is taken",
-    "paused": "paused by annotation",
-    "pod_leaving": "whose pod is being deleted",
+    BlockReason.NOT_CONFIRMED: "not confirmed by the platform",
+    BlockReason.NAME_TAKEN: "whose Secret's name is taken",
+    BlockReason.PAUSED: "paused by annotation",
+    BlockReason.POD_LEAVING: "whose pod is being deleted",
 }
 """Why nothing is written for a session, by the plan's reason; the first two want a person's act."""
 
-UNINTENDED = ("not_confirmed", "secret_name_taken")
+UNINTENDED = (BlockReason.NOT_CONFIRMED, BlockReason.NAME_TAKEN)
 
 BLOCKED_SECTION = "sessions-are-blocked"
 """Of docs/runbooks.md; there is no alert, since a tenant's labels alone make such a session."""

@@ -1,6 +1,8 @@
 """Texts for the words of the plan, of errors and of endpoints, for the status page (pure)."""
 
 from reconciler import errors
+from reconciler.controller.decide import block_reasons
+from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.status.snapshot import SessionStatus
 
 REASONS = {
@@ -30,14 +32,6 @@ REASONS = {
     "not_running": "the cluster and the platform no longer have it",
 }
 """Why a session is or was due, by the plan's reason."""
-
-BLOCKS = {
-    "paused": "paused by annotation: nothing is written until it is removed",
-    "secret_name_taken": "its Secret's name belongs to another session: nothing is written",
-    "not_confirmed": "the platform has not confirmed it: nothing is written",
-    "pod_leaving": "its Secret is missing and its pod is being deleted: none is created",
-}
-"""Why nothing is written for a session, by the plan's reason."""
 
 BLOCKING_ENDPOINTS = {
     "kube": "the API server is unreachable",
@@ -75,15 +69,15 @@ _BY_CLASS_NAME = {kind.__name__: text for kind, text in _ERROR_TEXTS.items()}
 
 def describe_reason(reason: str) -> str:
     """Return the text for a reason; without one, the reason."""
-    return REASONS.get(reason) or BLOCKS.get(reason) or reason
+    return REASONS.get(reason) or block_reasons.SENTENCES.get(reason) or reason
 
 
 def describe_block(row: SessionStatus) -> str:
     """Return why nothing is written, and what keeps the platform from being asked."""
-    if row.block_reason == "not_confirmed" and row.blocked_on:
+    if row.block_reason == BlockReason.NOT_CONFIRMED and row.blocked_on:
         endpoint = BLOCKING_ENDPOINTS.get(row.blocked_on, row.blocked_on)
         return f"waits for the platform's confirmation: {endpoint}"
-    return BLOCKS[row.block_reason]
+    return block_reasons.SENTENCES[row.block_reason]
 
 
 def describe_error_class(name: str) -> str:

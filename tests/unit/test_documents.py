@@ -12,11 +12,11 @@ from typer.main import get_group
 from reconciler.cli import exit_codes
 from reconciler.cli.check import EXIT_FAILED
 from reconciler.cli.main import app
+from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.lab.fault_catalogue import DEMO_FAULTS
 from reconciler.naming import Names
 from reconciler.settings import Settings
-from reconciler.statuspage.texts import BLOCKS
 from reconciler.telemetry import metrics
 from tests.bench.figures import FIGURES
 
@@ -347,7 +347,7 @@ def test_every_event_reason_that_the_reference_names_is_in_the_product() -> None
 def test_the_reference_has_every_reason_of_a_block(document: str, heading: str, name: str) -> None:
     rows = table_rows(REFERENCE / f"{document}.md", heading)
     [meaning] = [row[-1] for row in rows if row[0] == f"`{name}`"]
-    assert set(re.findall(r"`([a-z_]+)`", meaning)) - {"reason"} == BLOCKS.keys()
+    assert set(re.findall(r"`([a-z_]+)`", meaning)) - {"reason"} == set(BlockReason)
 
 
 def test_the_reference_has_every_state_and_exit_code() -> None:

@@ -28,6 +28,7 @@ from reconciler.controller.decide.annotations import (
     pending_requests,
     readable_token,
 )
+from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.decide.confirmation_mac import is_well_formed
 from reconciler.controller.decide.evidence import Owner, WriteRecord, last_applied, owner_of
 from reconciler.kube.api import ObjectMeta
@@ -213,9 +214,9 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
     if state.pod is None and not (state.is_running and has_secret):
         return _plan(Action.REMOVE, "not_running", now_s)
     if state.secret is not None and state.secret.session_id != state.key.session_id:
-        return _plan(Action.BLOCKED, "secret_name_taken", now_s)
+        return _plan(Action.BLOCKED, BlockReason.NAME_TAKEN, now_s)
     if paused:
-        return _plan(Action.BLOCKED, "paused", now_s)
+        return _plan(Action.BLOCKED, BlockReason.PAUSED, now_s)
     if state.secret is None:
         return _plan_missing(state, context, now_s)
     record = last_applied(state.record, state.secret)
@@ -304,7 +305,7 @@ def _plan_write(
 
 def _plan_missing(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Plan:
     if state.pod is None or state.pod.is_deleting:
-        return _plan(Action.BLOCKED, "pod_leaving", now_s)
+        return _plan(Action.BLOCKED, BlockReason.POD_LEAVING, now_s)
     if state.confirmation is not Confirmation.YES:
         return _unconfirmed(state, context, now_s)
     return Plan(
@@ -329,16 +330,16 @@ def _unconfirmed(
     annotations: TokenAnnotations | None = None,
 ) -> Plan:
     if state.confirmation is Confirmation.DOUBTED:
-        blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
+        blocked = _plan(Action.BLOCKED, BlockReason.NOT_CONFIRMED, now_s)
         return replace(blocked, due_s=now_s + DOUBTED_RETRY_S)
     if state.confirmation in (Confirmation.NO, Confirmation.REVOKED):
-        blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
+        blocked = _plan(Action.BLOCKED, BlockReason.NOT_CONFIRMED, now_s)
         is_soon = is_young(state, now_s)
         return replace(blocked, due_s=now_s + YOUNG_RETRY_S) if is_soon else blocked
     # The slack never ends: everyone with permission to create a pod can cause this work, and it
     # must not become as urgent as a token that expires.
     ask_s = max(now_s, _lookup_at_s(state, context, now_s, annotations))
-    return Plan(Action.CONFIRM, "not_confirmed", Priority.CHANGED, ask_s, math.inf)
+    return Plan(Action.CONFIRM, BlockReason.NOT_CONFIRMED, Priority.CHANGED, ask_s, math.inf)
 
 
 def _lookup_at_s(

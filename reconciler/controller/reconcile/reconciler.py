@@ -309,7 +309,7 @@ class SessionActions:
             return
         run.before = annotations
         if what := _undone(state, plan):
-            self._note_conflict(run, plan, what)
+            self._record_competing_write(run, plan, what)
         self._note_refresh(run, written, token, plan, now_s)
 
     def _evidence(self, requests: Sequence[str]) -> Evidence:
@@ -372,7 +372,7 @@ class SessionActions:
         run.wrote = run.created = True
         self._stats.created_total += 1
         if what := _undone(state, plan):
-            self._note_conflict(run, plan, what)
+            self._record_competing_write(run, plan, what)
         log.warning("secret_recreated", **names_of(key), secret=created.secret.name, pod=pod.name)
         self._note_refresh(run, created, token, plan, now_s)
         # Last: if this fails, the token is there, remembered, logged and due for a touch.
@@ -412,7 +412,7 @@ class SessionActions:
             lateness_seconds=round(max(0.0, now_at - run.due_at), 3),
         )
 
-    def _note_conflict(self, run: ReconcileRun, plan: Plan, what: Undone) -> None:
+    def _record_competing_write(self, run: ReconcileRun, plan: Plan, what: Undone) -> None:
         """Count that a write of ours had been undone; log it when it happens again and again."""
         key, now_at = run.key, self._clock.monotonic()
         writer = plan.annotations.writer if what == "token" and plan.annotations is not None else ""

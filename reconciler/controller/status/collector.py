@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from reconciler.clock import NEVER, ClockOffset, EpochTime, Instant
+from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.decide.refresh_plan import DecisionContext
 from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.events.recorder import EventRecorder
@@ -240,9 +241,9 @@ class StatusCollector:
     def _blocked_by(self, reading: SessionReading) -> str:
         """Return why nothing is written to a session, or "": as its last run found it, or would."""
         if reading.paused:
-            return "paused"
+            return BlockReason.PAUSED
         if not self._is_confirmed(reading):
-            return "not_confirmed"
+            return BlockReason.NOT_CONFIRMED
         return self._parts.blocked_sessions.of(reading.key)
 
     async def _failing(self) -> int:

@@ -5,7 +5,8 @@ import inspect
 from pathlib import Path
 
 from reconciler.controller.decide import refresh_plan
-from reconciler.statuspage.texts import BLOCKS, REASONS
+from reconciler.controller.decide.block_reasons import BlockReason
+from reconciler.statuspage.texts import REASONS
 
 
 def test_every_reason_that_the_plan_can_give_has_words() -> None:
@@ -17,4 +18,4 @@ def test_every_reason_that_the_plan_can_give_has_words() -> None:
     }
     codes = {text for text in texts if text.isidentifier() and "_" in text}
     fields = {"running", "started_s"}
-    assert codes - REASONS.keys() - BLOCKS.keys() - fields == set()
+    assert codes - REASONS.keys() - set(BlockReason) - fields == set()
