@@ -21,8 +21,8 @@ CONSTANT = 30
 """Entries that a container may have besides those of sessions: states, endpoints, namespaces."""
 
 LIMITED = frozenset({"WriteRecords._records"})
-"""Containers whose class drops the oldest entry beyond a limit of its own: as many as 100,000
-sessions, those that have ended included."""
+"""Containers whose class drops the oldest entry beyond a limit of its own. Until then they have
+those of sessions that have ended, too."""
 
 A_WORKER = 2
 """Entries of one worker in one container."""
