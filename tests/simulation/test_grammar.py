@@ -290,6 +290,16 @@ FOUND = {
         Conditions(ttl_s=3600.0, sends_date=False, cached_s=922.3429731467095),
         "issuer-clock-step@1665.636+2.634*0.121652",
     ),
+    "a step that an issuer hides which refuses": Found(
+        Conditions(sends_date=False),
+        "issuer-clock-step@414.13+0.5*0.549438 issuer-refusal@434.13+160.0*0.054886",
+        sessions=11,
+    ),
+    "a restore of tokens that a step has ended": Found(
+        Conditions(ttl_s=300.0, sends_date=False, namespaces="named", propagation_s=30.0),
+        "issuer-clock-step@40.602+0.5*0.472991 restore-store@163.807+0.5*0.902267",
+        sessions=4,
+    ),
     "rights that work again for watches without events": Found(
         Conditions(static=True, namespaces="named", ttl_s=60.2), "api-restart@427.222+52.58*0.5"
     ),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from reconciler.backoff import DENIED
 from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.moves import LOCAL, Move
+from reconciler.tokens.cooldown import MAX_S
 
 Interval = tuple[float, float]
 
@@ -85,21 +86,24 @@ LEADER_LOST = frozenset(
     }
 )
 
-WRITE_STOPPING = LEADER_LOST | {
-    Fault.ISSUER_OUTAGE,
-    Fault.ISSUER_REFUSAL,
-    Fault.ISSUER_CORRUPT,
-    Fault.API_ERRORS,
-    Fault.API_OUTAGE,
-    Fault.API_RESTART,
-    Fault.RESTART_ALL,
-    Fault.RESTORE_STORE,
-    Fault.NAMESPACE_SLOW,
-    Fault.NAMESPACE_HANG,
-    Fault.NAMESPACE_ERRORS,
-    Fault.WEBHOOK_DENIES,
-    Fault.PAUSE_COMMANDS,
-}
+ISSUER_STOPPING = frozenset({Fault.ISSUER_OUTAGE, Fault.ISSUER_REFUSAL, Fault.ISSUER_CORRUPT})
+
+WRITE_STOPPING = frozenset(
+    {
+        *LEADER_LOST,
+        *ISSUER_STOPPING,
+        Fault.API_ERRORS,
+        Fault.API_OUTAGE,
+        Fault.API_RESTART,
+        Fault.RESTART_ALL,
+        Fault.RESTORE_STORE,
+        Fault.NAMESPACE_SLOW,
+        Fault.NAMESPACE_HANG,
+        Fault.NAMESPACE_ERRORS,
+        Fault.WEBHOOK_DENIES,
+        Fault.PAUSE_COMMANDS,
+    }
+)
 """Moves in which no token, or no write, is possible."""
 
 
@@ -141,6 +145,21 @@ class Obstacles:
                 found += self._waits_until_s(at_s, namespace, blind=True)
                 found.append(to_s + PAUSE_S)
         return max(found, default=0.0)
+
+    def issuer_answers_by_s(self, at_s: float) -> float:
+        """Return by when the issuer has answered a request that it would answer by `at_s`.
+
+        After a refusal a replica pauses for `tokens.cooldown.MAX_S` at most.
+        """
+        failing = (
+            (move.at_s, move.end_s + (MAX_S if move.kind is Fault.ISSUER_REFUSAL else PAUSE_S))
+            for move in self._moves
+            if move.kind in ISSUER_STOPPING or is_timing_out(move)
+        )
+        for from_s, to_s in _merged(failing):
+            if from_s <= at_s < to_s:
+                return to_s
+        return at_s
 
     def last_end_s(self) -> float:
         """Return when all sessions are served after the last move of any kind."""

@@ -34,7 +34,7 @@ from reconciler.lab.simulation.invariants import (
 )
 from reconciler.lab.simulation.memory_checks import MemoryChecker
 from reconciler.lab.simulation.nodes import VirtualNode, kubelet_timing
-from reconciler.lab.simulation.obstacles import SERVED_S
+from reconciler.lab.simulation.obstacles import PAUSE_S, SERVED_S
 from reconciler.lab.simulation.replica import HOME, LEASE, SharedWorld, SimulatedReplica
 from reconciler.lab.simulation.revocation import RevocationChecker
 from reconciler.lab.simulation.scenario import OF_ISSUER, PodLifetime, Scenario, SessionPlan
@@ -420,7 +420,9 @@ class World:
         projects them.
         """
         now_s, now_at = self.clock.wall(), self.clock.monotonic()
-        noticed_s = REQUEST_DUE * self.conditions.ttl_s + NOTICED_S
+        since_start_s = asyncio.get_running_loop().time()
+        due_s = since_start_s + REQUEST_DUE * self.conditions.ttl_s
+        noticed_s = self.obstacles.issuer_answers_by_s(due_s) - since_start_s + NOTICED_S
         self.issuer.step_s += by_s
         self.exposure.shift(-by_s, now_s=now_s)
         answered = (replica.issuer_answered_at for replica in self.replicas.values())
@@ -466,6 +468,11 @@ class World:
             version = max(known, next(reached, self.core.version))
             self.event_log.note(f"restored from {self.core.version} to {version}")
             self.core.restore(version)
+            if since_at < self.truth.time_unknown_until_at:
+                # Tokens that a step of the issuer's clock has ended come back.
+                read_s = 0.0 if self.conditions.touch else self.conditions.propagation_s
+                now_s = self.clock.wall()
+                self.exposure.excuse(now_s=now_s, until_s=now_s + DOWN_S + PAUSE_S + read_s)
             self._versions.append((self.clock.monotonic(), version))
 
     def check_end(self) -> None:
