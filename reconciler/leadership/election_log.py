@@ -51,6 +51,10 @@ class ElectionLog:
         fields: Mapping[str, str] = {"needs": self._needs} if is_refusal else {}
         log.warning(problem, error=str(error), **fields)
 
+    def paused(self, channel: Channel, *, until: Instant) -> None:
+        """Record that nothing is tried on a failed channel before `until`."""
+        self._failed_at[channel] = until
+
     def answered(self, channel: Channel, *, now_at: Instant) -> None:
         """Record that a request succeeded.
 

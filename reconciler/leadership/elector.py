@@ -63,6 +63,11 @@ YIELD_DELAY_S = 10.0
 standby with a token acquires it in `MAX_JITTER_S` plus one request; one without a token waits for
 `NO_TOKEN_DELAY_S`, so that the same replica then continues to lead, under the same term."""
 
+MAX_UNANSWERED = 2
+"""Writes in a row that were applied and not answered, after which a replica without a hold leaves
+the Lease to the others. One lost answer is repeated at once; a replica that never gets one cannot
+lead, and its renewals keep the others from it."""
+
 READY_POLL_S = 0.02
 """How often a replica that waits checks whether it is ready."""
 
@@ -128,6 +133,8 @@ class LeaderElector:
         self._newest_version = ""
         self._hold: LeaseHold | None = None
         self._try_at: Instant = LONG_AGO
+        self._counted_version = ""
+        self._unanswered = 0
         self._jitter_s = 0.0
         self._waiting_since_at: Instant | None = None
         self._term_began_at: Instant = LONG_AGO
@@ -281,7 +288,9 @@ class LeaderElector:
             else:
                 self._failed(error)
             return
-        self._observe(records.read(lease))
+        answer = records.read(lease)
+        self._counted_version, self._unanswered = answer.version, 0
+        self._observe(answer)
         self._answered("write")
         self._try_at = sent_at + timing.retry_s * self._random.uniform(0.9, 1.0)
         if self.holder != str(config.identity):
@@ -326,6 +335,7 @@ class LeaderElector:
         self._hold = None
         # A Lease that is free again may be acquired before the next renewal.
         self._try_at = LONG_AGO
+        self._leave_unanswered()
         log.warning("lease_lost", reason=reason)
         self._on_stopped_leading(reason)
 
@@ -348,6 +358,19 @@ class LeaderElector:
     def _failed(self, error: KubeError | ProtocolError) -> None:
         self._election_log.failed("write", error, now_at=self._clock.monotonic())
         self._pause(0.3, 0.6)
+        record = self._observed.record if self._observed is not None else None
+        is_ours = record is not None and record.holder == str(self._config.identity)
+        if record is not None and is_ours and record.version != self._counted_version:
+            self._counted_version = record.version
+            self._unanswered += 1
+        if self._hold is None:
+            self._leave_unanswered()
+
+    def _leave_unanswered(self) -> None:
+        """Leave the Lease to the others if our writes are applied, and their answers are lost."""
+        if self._observed is not None and self._unanswered >= MAX_UNANSWERED:
+            self._try_at = self._observed.at + self._config.timing.lease_s + YIELD_DELAY_S
+            self._election_log.paused("write", until=self._try_at)
 
     def _answered(self, channel: Channel) -> None:
         self._election_log.answered(channel, now_at=self._clock.monotonic())
