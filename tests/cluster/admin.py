@@ -201,7 +201,8 @@ class Admin:
 def _note(path: str, body: Json) -> None:
     """Search what is in the cluster for secrets, the values of Secrets excepted."""
     plural = SECRETS if SECRETS in path.partition("?")[0].split("/") else ""
-    for found in body.get("items", [body]):
+    # An empty list of metadata alone has null.
+    for found in body["items"] or () if "items" in body else (body,):
         if plural:
             for value in found.get("data", {}).values():
                 OUTPUTS.add_secret(base64.b64decode(value).decode(errors="replace"), "a Secret")

@@ -14,6 +14,8 @@ from tests.fuzz.targets import TARGETS, Target
 from tests.interleavings import interleavings
 
 PRODUCT = Path(reconciler.__file__).parent
+pytestmark = pytest.mark.shows_secrets("random texts: what is read as a token is none")
+
 EXAMPLES = 200
 """Of each target; all of them together take some 20 s. `make fuzz` runs more."""
 

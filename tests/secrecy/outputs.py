@@ -68,6 +68,10 @@ class Outputs:
         if self.is_on:
             self._parts.setdefault((place, stream), []).append(data)
 
+    def drop(self) -> None:
+        """Forget what has left since the last call of `take_leaks`."""
+        self._places, self._parts = {}, {}
+
     def take_leaks(self) -> list[Leak]:
         """Return the leaks since the last call, one for each place and source, and start again."""
         for (place, _), parts in self._parts.items():

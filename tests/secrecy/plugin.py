@@ -214,8 +214,9 @@ class Plugin:
         if call.when == "teardown":
             for name, text in report.sections:
                 OUTPUTS.left(name, text)
-            leaks = OUTPUTS.take_leaks()
-            if leaks and item.get_closest_marker(SHOWS) is None:
+            if item.get_closest_marker(SHOWS) is not None:
+                OUTPUTS.drop()
+            elif leaks := OUTPUTS.take_leaks():
                 report.outcome = "failed"
                 found = "\n".join(map(str, leaks))
                 report.longrepr = f"{report.longrepr or ''}\na secret came out:\n{found}".lstrip()

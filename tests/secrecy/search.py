@@ -34,6 +34,13 @@ _DEPTH = 3
 _PIECE_DECODED = 9
 """Bytes that are certain to be whole in a piece of base64, at the worst of its alignments."""
 
+_REACH = 256
+"""Characters on each side of an anchor that are compared: enough for a piece, and for most whole
+secrets."""
+
+_MOST = 8
+"""Places of one anchor that are kept: a secret such as "aaaa..." has it everywhere."""
+
 _ANCHOR, _STRIDE = 6, 4
 """Each part of nine characters of a secret contains six that begin at a multiple of four."""
 
@@ -65,7 +72,9 @@ class SecretIndex:
             number = len(self._bodies)
             self._bodies.append((word, source))
             for at in range(0, len(word) - _ANCHOR + 1, _STRIDE):
-                self._anchors.setdefault(word[at : at + _ANCHOR], []).append((number, at))
+                places = self._anchors.setdefault(word[at : at + _ANCHOR], [])
+                if len(places) < _MOST or places[-1][0] != number:
+                    places.append((number, at))
 
     def source_of(self, text: str) -> str:
         """Return the source of a secret that is in a text, "" if none is."""
@@ -128,9 +137,12 @@ def _decoded(run: str) -> str:
 def _common(view: str, at: int, body: str, begin: int) -> tuple[int, int]:
     """Return begin and end, in `body`, of what it shares with `view` around an anchor."""
     start, end = begin, begin + _ANCHOR
-    while start and at - (begin - start) and body[start - 1] == view[at - (begin - start) - 1]:
+    least, most = max(0, begin - _REACH), min(len(body), end + _REACH)
+    while (
+        start > least and at - (begin - start) and body[start - 1] == view[at - (begin - start) - 1]
+    ):
         start -= 1
-    while end < len(body) and at + end - begin < len(view) and body[end] == view[at + end - begin]:
+    while end < most and at + end - begin < len(view) and body[end] == view[at + end - begin]:
         end += 1
     return start, end
 
