@@ -12,6 +12,9 @@ from tests.secrecy.search import SHORTEST, SecretIndex, words
 
 SPANS = "/v1/traces"
 
+ADMISSION = b'{"kind":"AdmissionReview"'
+"""How the API server begins a request to a webhook."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leak:
@@ -105,9 +108,13 @@ def head_of(target: str, headers: Mapping[str, str]) -> str:
 def body_of(path: str, content_type: str, body: bytes) -> bytes:
     """Return the body of a request without the secret that it is there to carry.
 
-    The token in a Secret that is written; the client's secret in a request for a token (RFC 6749
-    2.3.1).
+    The token in a Secret that is written, also where the API server sends it to an admission
+    webhook; the client's secret in a request for a token (RFC 6749 2.3.1).
     """
+    if body.startswith(ADMISSION):
+        request = msgspec.json.decode(body)["request"]
+        plural = request["resource"]["resource"]
+        return b"\n".join(object_of(plural, request.get(name)) for name in ("object", "oldObject"))
     if "/secrets" in path and "json" in content_type:
         with suppress(msgspec.DecodeError):
             return object_of("secrets", msgspec.json.decode(body))
