@@ -213,10 +213,13 @@ class LeaderElector:
         """Notice that this loop itself has not run: the main loop may run again by now, too.
 
         A process that is stopped, or a machine that is suspended, stops both loops. Two passes are
-        two requests apart at most, which is the deadline.
+        two requests apart at most, which is the deadline. A second stop counts only if the main
+        loop has run since the first one: a process with too little CPU has one after the other.
         """
         if now_at - self._passed_at > self._config.timing.deadline_s:
-            self._runs_since_at = now_at
+            heartbeat_at = now_at - self._config.heartbeat_age_s()
+            if heartbeat_at > self._runs_since_at:
+                self._runs_since_at = now_at
         self._passed_at = now_at
 
     def _must_wait(self, now_at: Instant) -> Wait | None:

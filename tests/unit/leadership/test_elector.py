@@ -257,6 +257,23 @@ class TestMainLoop:
 
         scenario()
 
+    def test_stops_one_after_another_hide_no_stalled_main_loop(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await bench.start_pair()
+            stop_s, run_s = DEADLINE_S + 1, 1.5
+            for _ in range(6):  # a process with too little CPU: its main loop never has its turn
+                for replica in (leader, follower):
+                    replica.clock.slept_s += stop_s
+                leader.age_s += stop_s
+                for _ in range(10):
+                    await bench.watch_over(run_s / 10)
+                    leader.age_s += run_s / 10
+            assert follower.leads
+            assert "main_loop_stalled" in bench.warnings()
+
+        scenario()
+
     def test_a_short_stall_keeps_it(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
