@@ -172,7 +172,7 @@ class TokenSource(Protocol):
         Args:
             min_remaining: Least remaining lifetime, as a fraction (0..1) of the token's own. A
                 token that was requested for this call, or a moment ago, is returned with less, too.
-            since_at: Request a token if the last one came before this monotonic instant.
+            since_at: Request a token if the last one was requested before this monotonic instant.
         Raises:
             IssuerError: There was no usable response, or none is to be expected. Present tokens
                 stay, see `best`.
@@ -234,6 +234,7 @@ class OidcSource:
         self._cooldown = Cooldown(clock, random)
         self._flight = SingleFlight(self._request_once)
         self._newest: Token | None = None
+        self._newest_sent_at: Instant = LONG_AGO
         self._received_at = clock.monotonic()
         self._best: Token | None = None
         self._longest_ttl_s = 0.0
@@ -280,7 +281,9 @@ class OidcSource:
         if self._breaker.is_open:
             last = self._breaker.stats().last_error
             raise IssuerUnavailable(f"the issuer is down, the last error was: {last}")
-        return await self.refresh()
+        token = await self.refresh()
+        # A request that was in flight may have brought a token from before.
+        return token if self._newest_sent_at >= since_at else await self.refresh()
 
     def best_available(self, *, min_remaining: float, since_at: Instant = LONG_AGO) -> Token | None:
         best = self.best()
@@ -339,7 +342,7 @@ class OidcSource:
         token with a long one must not cause a request of every caller.
         """
         now_at, newest = self._clock.monotonic(), self._newest
-        if newest is None or newest.remaining_s(now_at) <= 0 or newest.received_at < since_at:
+        if newest is None or newest.remaining_s(now_at) <= 0 or self._newest_sent_at < since_at:
             return False
         if now_at - newest.received_at <= FRESH_FRACTION * newest.ttl_s:
             return True
@@ -353,7 +356,7 @@ class OidcSource:
         except IssuerError as error:
             self._record_failure(error)
             return error
-        self._record_token(token)
+        self._record_token(token, sent_at=response.sent_at)
         # Each kind is logged once: a validator may be stricter than this program.
         if token.warning and token.warning not in self._warnings:
             self._warnings.add(token.warning)
@@ -380,9 +383,9 @@ class OidcSource:
         response = await self._send_request()
         return response, self._issuer_time.observe(response.times, response.date_s)
 
-    def _record_token(self, token: Token) -> None:
+    def _record_token(self, token: Token, *, sent_at: Instant) -> None:
         now_at, before = self._clock.monotonic(), self.best()
-        self._newest, self._received_at = token, now_at
+        self._newest, self._newest_sent_at, self._received_at = token, sent_at, now_at
         rotated = self._keys.observe(token.signing_key, token.issued_s)
         if rotated:
             log.warning("signing_key_rotated", refreshes=self._refresh_on_key_rotation)

@@ -55,6 +55,23 @@ def test_a_thousand_callers_make_one_request() -> None:
     _with_bench(story, takes_s=0.5)
 
 
+def test_a_request_in_flight_is_older_than_what_is_asked_for_since_then() -> None:
+    async def story(bench: SourceBench) -> None:
+        early = asyncio.create_task(bench.source.get(min_remaining=M))
+        await asyncio.sleep(4)
+        since_at = bench.clock.monotonic()
+        late = [bench.source.get(min_remaining=M, since_at=since_at) for _ in range(3)]
+        tokens = await asyncio.gather(*late)
+        assert len(set(tokens)) == 1
+        assert tokens[0] is not await early
+        assert len(bench.issuer.asked_at) == 2
+        assert bench.issuer.asked_at[1] >= since_at
+        again = bench.source.best_available(min_remaining=M, since_at=since_at)
+        assert again is tokens[0]
+
+    _with_bench(story, takes_s=5)
+
+
 def test_a_cancelled_caller_does_not_cancel_the_request_of_the_others() -> None:
     async def story(bench: SourceBench) -> None:
         first = asyncio.create_task(bench.source.get(min_remaining=M))
