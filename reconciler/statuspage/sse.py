@@ -120,7 +120,8 @@ class SseStreams:
                 await self._write(response, ": too many readers\n\n")  # keeps the stream open
             else:
                 view = "" if html == last else f"event: view\ndata: {_line(html)}\n\n"
-                await self._write(response, f"{view}event: beat\ndata: {wait_s:.3f}\n\n")
+                due_s = wait_s + taken_s  # the next one takes its time, too, behind other readers
+                await self._write(response, f"{view}event: beat\ndata: {due_s:.3f}\n\n")
                 last = html
             await asyncio.sleep(wait_s)
 

@@ -284,6 +284,26 @@ async def test_a_watcher_gets_its_view_at_once_and_again_when_it_changes(
         assert "1 session holds an expired token." in msgspec.json.decode(found[1])
 
 
+async def test_a_beat_allows_for_the_time_that_the_next_view_takes(
+    http: aiohttp.ClientSession,
+) -> None:
+    taken_s = 0.3
+
+    class Slow(Exhibit):
+        async def snapshot(self, *, max_age_s: float):  # type: ignore[no-untyped-def]
+            await asyncio.sleep(taken_s)
+            return await super().snapshot(max_age_s=max_age_s)
+
+    async with (
+        served(Slow(survey([row(1)])), period_s=0.02, pause_factor=0.0) as (url, _),
+        http.get(f"{url}/events") as answer,
+    ):
+        assert (await event(answer))[0] == "view"
+        name, due_s = await event(answer)
+    assert name == "beat"
+    assert float(due_s) >= taken_s
+
+
 async def test_watchers_are_counted_and_a_place_is_free_again(http: aiohttp.ClientSession) -> None:
     async with served(Exhibit(survey()), most=2, period_s=0.02, pause_factor=0.0) as (url, streams):
         first, second = [await http.get(f"{url}/events") for _ in range(2)]
