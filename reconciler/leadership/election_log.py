@@ -18,13 +18,12 @@ _REFUSED, _UNREACHABLE = "lease_refused", "lease_unreachable"
 
 
 class ElectionLog:
-    """Logs a problem when it begins on either channel, and its end when both channels work.
+    """Logs each problem once from when it begins on either channel until both channels work.
 
     Args:
         needs: The permissions that an elector needs, as text.
-        quiet_s: Time after which a channel on which nothing fails any more, and nothing is
-            answered, counts as reachable if the other one is. It is longer than the time between
-            two tries.
+        quiet_s: A channel works when nothing has failed on it for so long: of two API servers
+            behind one address one may fail. It is longer than the time between two tries.
     """
 
     def __init__(self, needs: str, *, quiet_s: float) -> None:
@@ -32,6 +31,8 @@ class ElectionLog:
         self._quiet_s = quiet_s
         self._problems: dict[Channel, str] = {}
         self._failed_at: dict[Channel, Instant] = {}
+        self._unanswered: set[Channel] = set()
+        self._logged: set[str] = set()
         self._is_stalled = False
         self._is_yielding = False
         self._leader = ""
@@ -44,10 +45,11 @@ class ElectionLog:
         self._failed_at[channel] = now_at
         is_refusal = isinstance(error, Forbidden | NotFound)
         problem = _REFUSED if is_refusal else _UNREACHABLE
-        is_known = problem in self._problems.values()
         self._problems[channel] = problem
-        if is_known:
+        self._unanswered.add(channel)
+        if problem in self._logged:
             return
+        self._logged.add(problem)
         fields: Mapping[str, str] = {"needs": self._needs} if is_refusal else {}
         log.warning(problem, error=str(error), **fields)
 
@@ -58,16 +60,18 @@ class ElectionLog:
     def answered(self, channel: Channel, *, now_at: Instant) -> None:
         """Record that a request succeeded.
 
-        It ends the problem of its channel. It ends an outage of the other one only if nothing has
-        failed there for `quiet_s`: the watch delivers writes whose own answers are lost, and a
-        standby, which writes nothing, gets no answer to a write.
+        An outage ends without an answer on its channel, too: the watch delivers writes whose own
+        answers are lost, and a standby, which writes nothing, gets no answer to a write.
         """
+        self._unanswered.discard(channel)
         remaining = {
             other: problem
             for other, problem in self._problems.items()
-            if other != channel and not (problem == _UNREACHABLE and self._is_quiet(other, now_at))
+            if not self._is_quiet(other, now_at)
+            or (problem == _REFUSED and other in self._unanswered)
         }
         if self._problems and not remaining:
+            self._logged.clear()
             log.info("lease_recovered")
         self._problems = remaining
 

@@ -317,7 +317,7 @@ class TestRefused:
             assert NAMESPACE in line["needs"]
             failing(replica, None)
             await bench.led(replica)
-            await bench.watch_over(5.0)
+            await bench.watch_over(DEADLINE_S + 2 * RETRY_S)
             assert len(bench.events("lease_recovered")) == 1
             assert bench.warnings() == ["lease_refused"]
 
@@ -336,6 +336,7 @@ class TestRefused:
             assert len(leader.writes(refused_s)) <= 130 / (0.3 * RETRY_S)
             failing(leader, None)
             await bench.led(leader)
+            await bench.watch_over(DEADLINE_S + 2 * RETRY_S)
             assert len(bench.events("lease_recovered")) == 1
 
         scenario()
@@ -417,6 +418,7 @@ class TestFailingServer:
             assert leader.fence.transitions == 0
             leader.faults.rule = None
             await bench.led(leader, LEASE_S + YIELD_DELAY_S)
+            await bench.watch_over(DEADLINE_S + 2 * RETRY_S)
             assert len(bench.events("lease_unreachable")) == 1
             assert len(bench.events("lease_recovered")) == 1
 
@@ -439,6 +441,31 @@ class TestFailingServer:
         async def scenario(bench: Bench) -> None:
             replica = bench.start(prepare=lambda one: lose_answers(one, most=1))
             await bench.led(replica, 2 * RETRY_S)
+
+        scenario()
+
+    @pytest.mark.parametrize("answers", [(503, 0), (503, 403)])
+    def test_one_of_two_servers_that_fails_is_one_outage(self, answers: tuple[int, ...]) -> None:
+        faults = {
+            0: None,
+            403: InjectedFault(forbidden()),
+            503: InjectedFault(ServerError("503", status=503)),
+        }
+
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = await bench.start_leader()
+            turns = itertools.cycle(answers)
+            leader.faults.rule = lambda verb, _: faults[next(turns)] if verb == "patch" else None
+            await bench.watch_over(5 * LEASE_S)
+            problems = {0: "", 403: "lease_refused", 503: "lease_unreachable"}
+            for problem in {problems[answer] for answer in answers} - {""}:
+                assert len(bench.events(problem)) == 1
+            assert not bench.events("lease_recovered")
+            leader.faults.rule = None
+            await bench.watch_over(2 * LEASE_S)
+            assert leader.leads
+            assert len(bench.events("lease_recovered")) == 1
 
         scenario()
 
