@@ -9,6 +9,7 @@ import base64
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
@@ -48,7 +49,7 @@ class Etcd:
         pairs = iter(values.items())
 
         async def work() -> None:
-            while batch := [pair for pair, _ in zip(pairs, range(OPERATIONS), strict=False)]:
+            while batch := list(islice(pairs, OPERATIONS)):
                 puts = [
                     {"requestPut": {"key": _encoded(key.encode()), "value": _encoded(value)}}
                     for key, value in batch
