@@ -4,8 +4,8 @@ The process is of this version. Between it and the API server, annotations that 
 does not know are absent, and its confirmations have another form.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeVar
 
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from reconciler.kube.api import (
     Permit,
     Watch,
 )
+from reconciler.kube.forwarding import ForwardingKube, KubeCall
 from reconciler.naming import Names
 
 T = TypeVar("T")
@@ -37,14 +38,17 @@ NEW_ANNOTATION = "ambient-code.io/token-audience"
 """An annotation that only the next version writes."""
 
 
-class OtherVersionKube(Kube):
+class OtherVersionKube(ForwardingKube):
     """Shows another `Kube` to a replica of this version as to one of another version."""
 
     def __init__(self, kube: Kube, names: Names, version: Version) -> None:
-        self._kube = kube
+        super().__init__(kube)
         self._names = names
         self._version = version
         self._unknown = {getattr(names, field) for field in UNKNOWN_TO_FORMER}
+
+    def around(self, call: KubeCall) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def list(
         self,
@@ -56,8 +60,7 @@ class OtherVersionKube(Kube):
         version: str = "",
         limit_s: float = 30.0,
     ) -> Page[T]:
-        """See the Protocol."""
-        page = await self._kube.list(
+        page = await super().list(
             resource,
             scope,
             limit=limit,
@@ -67,20 +70,13 @@ class OtherVersionKube(Kube):
         )
         return replace(page, items=[self._shown(item) for item in page.items])
 
-    @asynccontextmanager
-    async def watch(
-        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
-    ) -> AsyncIterator[Watch[T]]:
-        """See the Protocol."""
-        opening = self._kube.watch(resource, scope, version=version, timeout_s=timeout_s)
-        async with opening as watch:
-            yield _OtherVersionWatch(watch, self)
+    def opened(self, watch: Watch[T]) -> Watch[T]:
+        return _OtherVersionWatch(watch, self)
 
     async def get(
         self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
     ) -> T:
-        """See the Protocol."""
-        return self._shown(await self._kube.get(resource, namespace, name, limit_s=limit_s))
+        return self._shown(await super().get(resource, namespace, name, limit_s=limit_s))
 
     async def create(
         self,
@@ -91,10 +87,9 @@ class OtherVersionKube(Kube):
         limit_s: float = 10.0,
         permit: Permit | None = None,
     ) -> T:
-        """See the Protocol."""
         sent = self._sent(body)
         return self._shown(
-            await self._kube.create(resource, namespace, sent, limit_s=limit_s, permit=permit)
+            await super().create(resource, namespace, sent, limit_s=limit_s, permit=permit)
         )
 
     async def patch(
@@ -107,15 +102,10 @@ class OtherVersionKube(Kube):
         limit_s: float = 10.0,
         permit: Permit | None = None,
     ) -> T:
-        """See the Protocol."""
         sent = self._sent(body)
         return self._shown(
-            await self._kube.patch(resource, namespace, name, sent, limit_s=limit_s, permit=permit)
+            await super().patch(resource, namespace, name, sent, limit_s=limit_s, permit=permit)
         )
-
-    async def ready(self, *, limit_s: float = 5.0) -> None:
-        """See the Protocol."""
-        await self._kube.ready(limit_s=limit_s)
 
     def event(self, event: Event[T]) -> Event[T]:
         """Return an event with its object as the other version decodes it."""
