@@ -361,11 +361,9 @@ class LeaderElector:
     def _failed(self, error: KubeError | ProtocolError) -> None:
         self._election_log.failed("write", error, now_at=self._clock.monotonic())
         self._pause(0.3, 0.6)
-        record = self._observed.record if self._observed is not None else None
-        is_ours = record is not None and record.holder == str(self._config.identity)
-        if record is not None and is_ours and record.version != self._counted_version:
-            self._counted_version = record.version
-            self._unanswered += 1
+        if self._observed is not None and self.holder == str(self._config.identity):
+            self._unanswered += self._observed.version != self._counted_version
+            self._counted_version = self._observed.version
         if self._hold is None:
             self._leave_unanswered()
 

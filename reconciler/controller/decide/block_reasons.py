@@ -20,7 +20,7 @@ class BlockReason(StrEnum):
 
 SENTENCES: dict[str, str] = {
     BlockReason.PAUSED: "paused by annotation: nothing is written until it is removed",
-    BlockReason.NAME_TAKEN: ("its Secret's name belongs to another session: nothing is written"),
+    BlockReason.NAME_TAKEN: "its Secret's name belongs to another session: nothing is written",
     BlockReason.NOT_CONFIRMED: "the platform has not confirmed it: nothing is written",
     BlockReason.POD_LEAVING: "its Secret is missing and its pod is being deleted: none is created",
 }
