@@ -85,7 +85,8 @@ MISCONFIGURED = BackoffPolicy("misconfigured", base_s=30.0, cap_s=300.0)
 """403, 422 and refused credentials: a human has to act. Faster attempts only fill the audit log;
 after the correction the next attempt comes within five minutes."""
 
-DENIED = BackoffPolicy("denied", base_s=30.0, cap_s=300.0)
-"""A write that an admission policy or a webhook denies, or the API server rejects: the same, but a
-webhook that is rolled out with a fault denies for a minute. While the token lives, no wait is
-longer than half of what is left: nothing else wakes the session."""
+DENIED = BackoffPolicy("denied", base_s=2.0, cap_s=30.0, least=0.5)
+"""A write that an admission policy or a webhook denies, or the API server rejects. A webhook that
+is rolled out with a fault denies for a minute, and an immutable Secret until a person acts. The
+waits are those between the probes of an endpoint that refuses us: `net.circuit_breaker`. Where more
+sessions are denied, each waits longer: `write_errors.denied_wait_s`."""

@@ -60,7 +60,10 @@ class Cause:
 
 
 class KubeError(RemoteError):
-    """The Kubernetes API server refused a request, or could not be reached."""
+    """The Kubernetes API server refused a request, or could not be reached.
+
+    `denied_by` names the quota, admission webhook or policy that denied it; "" for none of them.
+    """
 
     def __init__(
         self,
@@ -70,9 +73,11 @@ class KubeError(RemoteError):
         reason: str = "",
         retry_after_s: float | None = None,
         causes: Sequence[Cause] = (),
+        denied_by: str = "",
     ) -> None:
         super().__init__(message, status=status, reason=reason, retry_after_s=retry_after_s)
         self.causes = tuple(causes)
+        self.denied_by = denied_by
 
 
 class Unauthorized(KubeError):
@@ -101,7 +106,8 @@ class QuotaExceeded(Forbidden):
 
 
 class AdmissionDenied(Forbidden):
-    """403 by an admission webhook or policy: no right is missing, and no RBAC rule would help."""
+    """403, or the 4xx that it chose, by an admission webhook or policy: no right is missing, and no
+    RBAC rule would help."""
 
 
 class NotFound(KubeError):

@@ -46,9 +46,14 @@ _ADMISSION = (
         "policy",
     ),
 )
-"""The messages of a 403 that does not come from the authorizer, with the name of its source; only
-the message shows it. Source: kubernetes' quota controller.go `CheckRequest`, webhook
-statuserror.go, and validatingadmissionpolicy dispatcher.go."""
+"""The messages of admission, with the name of its source; only the message shows it. Source:
+kubernetes' quota controller.go `CheckRequest`, webhook statuserror.go, and
+validatingadmissionpolicy dispatcher.go."""
+
+_OF_ADMISSION = (errors.Forbidden, errors.Invalid, KubeError)
+"""The classes of an answer that may be one of admission. A policy denies with 422 if it names no
+other reason, and a webhook with the code that it chooses, 400 without one. With 409, 429 or 5xx it
+asks for what these mean: the write is repeated."""
 
 _FROZEN = "field is immutable when `immutable` is set"
 """The message of a cause. Source: kubernetes' validation.go `ValidateSecretUpdate`."""
@@ -101,21 +106,23 @@ def from_status(status: Status, *, what: str, retry_after_s: float | None = None
     cls = _BY_REASON.get(status.reason) or _BY_CODE.get(status.code)
     if _is_too_large(status, causes):
         cls = errors.ResourceVersionTooLarge
-    refused_by = ""
-    if cls is errors.Forbidden:
-        cls, refused_by = _refusal(status)
     if cls is None:
         cls = errors.ServerError if status.code >= 500 or not status.code else KubeError
+    denied_by = ""
+    if cls in _OF_ADMISSION:
+        cls, denied_by = _denial(cls, status)
     if retry_after_s is None and details.retry_after_s > 0:
         retry_after_s = float(min(details.retry_after_s, MAX_RETRY_AFTER_S))
     named = f" {status.reason}" if _is_word(status.reason) else ""
     fields = "".join(f", {_field(cause)}" for cause in causes if _FIELD.fullmatch(cause.field))
+    by = f", by {denied_by}" if denied_by else ""
     return cls(
-        f"{what}: the API server answered {status.code or 'an error'}{named}{fields}{refused_by}",
+        f"{what}: the API server answered {status.code or 'an error'}{named}{fields}{by}",
         status=status.code,
         reason=status.reason if _is_word(status.reason) else "",
         retry_after_s=retry_after_s,
         causes=causes,
+        denied_by=denied_by,
     )
 
 
@@ -123,12 +130,12 @@ def _field(cause: Cause) -> str:
     return f"{cause.field} ({IMMUTABLE})" if _FROZEN in cause.message else cause.field
 
 
-def _refusal(status: Status) -> tuple[type[KubeError], str]:
-    """Return the class of a 403 and, for the message, the admission plugin that it comes from."""
-    for pattern, cls, kind in _ADMISSION:
+def _denial(cls: type[KubeError], status: Status) -> tuple[type[KubeError], str]:
+    """Return the class of an answer that may be one of admission, and what admission it was."""
+    for pattern, of_admission, kind in _ADMISSION:
         if found := pattern.search(status.message):
-            return cls, f", by {kind} {found[1]}"
-    return errors.Forbidden, ""
+            return of_admission, f"{kind} {found[1]}"
+    return cls, ""
 
 
 def is_terminating(error: Exception) -> bool:

@@ -228,6 +228,15 @@ class Scheduler(Generic[K]):
         self._promote(now_at)
         return len(woken)
 
+    def retry_now(self, key: K, *, now_at: Instant) -> bool:
+        """Make a key due now that waits after a failure; return whether it did so."""
+        self._promote(now_at)
+        entry = self._entries.get(key)
+        if entry is None or entry.stage is not _Stage.WAITING or entry.request.not_before is None:
+            return False
+        self._change(entry, _unblocked(entry.request, now_at), now_at)
+        return True
+
     def is_running(self, key: K) -> bool:
         entry = self._entries.get(key)
         return entry is not None and entry.stage is _Stage.RUNNING

@@ -4,7 +4,7 @@ The same for an error of a request that the write needs first: of the issuer, or
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler import backoff, errors
 from reconciler.backoff import BackoffPolicy
@@ -48,9 +48,18 @@ still fit into the last seconds of a token."""
 DENIED_FRACTION = 0.5
 """The same for a denied write: half as many attempts, each of which is in an audit log."""
 
+DENIED_PROBE_S = 2.0
+"""All sessions that one webhook or policy denies try every so many seconds, or half of it, but not
+more often: one of them that is accepted wakes others, and each that is denied fills the audit log.
+It is the longest wait between the probes of an endpoint that is down: `net.circuit_breaker`."""
+
+DENIED_URGENT_S = 0.2
+"""The same while their tokens expire. Tokens of one issue expire at one instant, and the last tries
+of all sessions before it would be made at one instant, too."""
+
 DENIED_LEAST_S = 1.0
-"""The bound of a denied write's wait is not below this. A token of 900 s then has some 15 attempts
-before its expiry."""
+"""The bound of a denied write's wait is not below this: a token of 900 s then has some five
+attempts in its last 30 s."""
 
 MAX_CREATE_CONFLICTS = 3
 """This many AlreadyExists, seconds apart, with no object for our selector, are not a race between a
@@ -127,14 +136,39 @@ def max_retry_after_s(slack_s: float, left_s: float) -> float | None:
 def max_wait_s(policy: BackoffPolicy, slack_s: float, left_s: float) -> float | None:
     """Return the bound of a wait after a failure of this class, None for no bound.
 
+    A denied write has its own: `denied_wait_s`.
+
     Args: See `max_retry_after_s`.
     """
-    bound_s = max_retry_after_s(slack_s, left_s)
-    if bound_s is None or policy is backoff.MISCONFIGURED:
+    if policy is backoff.MISCONFIGURED:
         return None
-    if policy is backoff.DENIED:
-        return max(DENIED_FRACTION / MAX_WAIT_FRACTION * bound_s, DENIED_LEAST_S)
-    return bound_s
+    return max_retry_after_s(slack_s, left_s)
+
+
+def denied_wait_s(
+    attempt: int, sessions: int, *, slack_s: float, left_s: float, rand: float
+) -> float:
+    """Return the wait after the `attempt`-th denial in a row.
+
+    The sessions share their tries. While a token lives, its session waits for no more than half of
+    what is left, unless that would be too many tries of all together.
+
+    Args:
+        sessions: How many sessions the same denier denies, this one included; 1 or more.
+        slack_s, left_s: See `max_retry_after_s`.
+        rand: Random number in [0, 1).
+    """
+    share_s = DENIED_PROBE_S * sessions
+    base_s, cap_s = max(backoff.DENIED.base_s, share_s), max(backoff.DENIED.cap_s, share_s)
+    policy = replace(backoff.DENIED, base_s=base_s, cap_s=cap_s)
+    wait_s = policy.delay_s(attempt, fraction_of_life_s=None, rand=rand)
+    bound_s = max_retry_after_s(slack_s, left_s)
+    if bound_s is None:
+        return wait_s
+    half_s = DENIED_FRACTION / MAX_WAIT_FRACTION * bound_s
+    longest_s = max(half_s, DENIED_LEAST_S, DENIED_URGENT_S * sessions)
+    # Not the bound itself: it is the same for all tokens of one issue.
+    return min(wait_s, (policy.least + (1 - policy.least) * rand) * longest_s)
 
 
 def is_replaced(error: RemoteError) -> bool:

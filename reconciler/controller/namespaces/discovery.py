@@ -245,3 +245,4 @@ class NamespaceUsage:
         for dropped in (*self._pods.forget(namespace), *self._secrets.forget(namespace)):
             self._queue.remove(dropped.key)
             self._touches.drop(dropped.key)
+            self._sessions.denials.forget(dropped.key)

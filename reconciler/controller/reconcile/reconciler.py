@@ -243,8 +243,10 @@ class SessionActions:
                 await self._create(run, slot, state, plan)
             case Action.REVOKE:
                 await self._revoke(run.key, slot, state)
+                run.accepted = True
             case Action.SIGN:
                 await self._confirm_again(run.key, slot, state)
+                run.accepted = True
             case _:
                 await self._refresh(run, slot, state, plan)
 
@@ -304,7 +306,7 @@ class SessionActions:
                 readable_until_s=plan.readable_until_s,
             )
         self._records.answered(run.key, written.secret, now_at=self._clock.monotonic())
-        run.wrote = True
+        run.wrote = run.accepted = True
         if token is None:
             return
         run.before = annotations
@@ -369,7 +371,7 @@ class SessionActions:
         life, evidence = TokenLife(token.expires_s, token.remaining_s(now_at)), self._evidence(())
         record = new_record(created.secret, life, evidence, token_s=now_s, now_at=now_at)
         self._records.created(key, record, created.secret, now_at=now_at)
-        run.wrote = run.created = True
+        run.wrote = run.accepted = run.created = True
         self._stats.created_total += 1
         if what := _undone(state, plan):
             self._record_competing_write(run, plan, what)

@@ -34,6 +34,7 @@ class ReconcileRun:
         shared: The endpoint that is unreachable or refuses us, if that is the cause; or "".
         routine: Failed in a way that heals by planning again: a conflict.
         awaits_list: Nothing was done yet: a list of the platform is under way that may confirm it.
+        accepted: Whether a write of the Secret was accepted, be it one of its confirmation.
         wrote: Whether a write of the Secret was applied, even of annotations alone.
         before: The Secret's annotations before the write; None for a new Secret.
         written_s: When a token was written (epoch, issuer's time), or None.
@@ -54,6 +55,7 @@ class ReconcileRun:
     routine: bool = False
     pod: ObjectMeta | None = None
     awaits_list: bool = False
+    accepted: bool = False
     wrote: bool = False
     before: TokenAnnotations | None = None
     written_s: EpochTime | None = None

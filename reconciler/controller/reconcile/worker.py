@@ -146,8 +146,17 @@ class Workers:
             log.exception("reconcile_crashed", **names_of(work.key))
             return self._crashed(run, error, started_at)
         self._queue.forget(work.key)
+        self._end_denial(run)
         self._sessions.run_times.add(self._clock.monotonic() - started_at)
         return following
+
+    def _end_denial(self, run: ReconcileRun) -> None:
+        """Have others tried if a write is accepted that was denied before."""
+        if not run.accepted:
+            self._sessions.denials.forget(run.key)
+            return
+        for key in self._sessions.denials.record_accepted(run.key):
+            self._queue.retry_now(key)
 
     def _crashed(self, run: ReconcileRun, error: Exception, started_at: Instant) -> ScheduleRequest:
         work = run.work
@@ -197,7 +206,13 @@ class Workers:
         run.outcome, run.error, run.failures = "failed", error, failures
         run.blocked_on, run.routine = decision.blocked_on, decision.policy in ROUTINE
         self._report(work.key, error, decision, failures)
-        return self._retry(work, decision, failures, retry_after_s=error.retry_after_s)
+        denied = 0
+        if decision.policy is backoff.DENIED:
+            denied_by = error.denied_by if isinstance(error, errors.KubeError) else ""
+            denied = self._sessions.denials.record_denied(work.key, denied_by)
+        return self._retry(
+            work, decision, failures, retry_after_s=error.retry_after_s, denied=denied
+        )
 
     def _report(
         self, key: SessionKey, error: RemoteError, decision: RetryDecision, failures: int
@@ -247,18 +262,26 @@ class Workers:
         failures: int,
         *,
         retry_after_s: float | None = None,
+        denied: int = 0,
     ) -> ScheduleRequest:
-        """Return the time of the retry: never later than a fraction of the remaining life."""
+        """Return the time of the retry: never later than a fraction of the remaining life.
+
+        Args:
+            denied: How many sessions the same denier denies; 0 for another failure.
+        """
         _, plan = self._sessions.plan(work.key)
-        longest_s = write_errors.max_wait_s(
-            decision.policy, plan.slack_s, plan.readable_until_s - self._sessions.now_s()
-        )
-        wait_s = decision.policy.delay_s(
-            failures,
-            fraction_of_life_s=longest_s,
-            rand=self._random.random(),
-            retry_after_s=retry_after_s,
-        )
+        left_s, rand = plan.readable_until_s - self._sessions.now_s(), self._random.random()
+        if denied:
+            wait_s = write_errors.denied_wait_s(
+                failures, denied, slack_s=plan.slack_s, left_s=left_s, rand=rand
+            )
+        else:
+            wait_s = decision.policy.delay_s(
+                failures,
+                fraction_of_life_s=write_errors.max_wait_s(decision.policy, plan.slack_s, left_s),
+                rand=rand,
+                retry_after_s=retry_after_s,
+            )
         now_at = self._clock.monotonic()
         not_before = NotBefore(now_at, now_at + wait_s, dependency_of(plan.action))
         at = not_before.retry_at

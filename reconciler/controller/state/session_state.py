@@ -7,6 +7,7 @@ from typing import Literal
 
 from reconciler.clock import LONG_AGO, NEVER, EpochTime, Instant
 from reconciler.controller.decide.annotations import ClockStep
+from reconciler.controller.decide.denials import Denials
 from reconciler.controller.decide.evidence import WriteRecords, is_unanswered
 from reconciler.controller.decide.refresh_plan import DecisionContext, Plan, SessionState, plan
 from reconciler.controller.runtime import Runtime, Stores
@@ -53,7 +54,8 @@ class SessionStateReader:
 
     `startup` is that of the `DecisionContext`: the configured value while this replica leads, else
     "none". `term_began_at` is when it last began to lead, monotonic. `records` are the writes of
-    this term; the reconciler keeps them. `confirmations` are the platform's.
+    this term; the reconciler keeps them. `denials` are those of the last writes; the workers keep
+    them. `confirmations` are the platform's.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class SessionStateReader:
         self._startup_mode = config.startup
         self.run_times = RunTimes()
         self.records = WriteRecords()
+        self.denials = Denials()
         self._pods = stores.pods
         self._secrets = stores.secrets
         self.confirmations = confirmations

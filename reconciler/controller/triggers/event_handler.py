@@ -78,6 +78,7 @@ class EventHandler:
             return Action.BLOCKED
         if plan.action is Action.REMOVE:
             self._touches.drop(key)
+            self._sessions.denials.forget(key)
             if self._queue.remove(key):
                 self._startup.record_result(key, "unchanged")
             return plan.action

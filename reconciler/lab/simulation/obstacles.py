@@ -37,8 +37,8 @@ REFUSED_S = 2.0
 the wait is one second, and the kubelet needs another."""
 
 DENIED_S = DENIED.cap_s
-"""A session whose token expired while a webhook denied its writes waits for so long after it.
-Nothing but its next attempt shows that the denials have ended."""
+"""A session whose token expired while a webhook denied its writes waits for so long after it, less
+where others are denied, too: one that is accepted wakes them."""
 
 RETRY_AFTER_S = 60.0
 """The Retry-After of a namespace that throttles. It is followed to the end for a token that the

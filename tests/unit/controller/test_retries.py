@@ -149,7 +149,7 @@ def test_a_write_that_is_denied_is_tried_again_before_half_of_the_tokens_life_is
 
     simulate(scenario)
     while_valid = [at for at in tried if at < TTL_S - 2.0]
-    assert 8 <= len(while_valid) <= 20
+    assert 8 <= len(while_valid) <= 40
     for at, next_at in itertools.pairwise(while_valid):
         assert next_at - at <= max((TTL_S - at) / 2, 1.1)
     assert TTL_S - while_valid[-1] < 5.0

@@ -65,20 +65,12 @@ def test_a_failure_has_the_policy_of_its_class(
 
 
 @pytest.mark.parametrize(
-    ("policy", "slack_s", "left_s", "longest_s"),
-    [
-        (backoff.TRANSIENT, 270.0, 360.0, 67.5),
-        (backoff.DENIED, 270.0, 360.0, 135.0),
-        (backoff.DENIED, -54.0, 36.0, 18.0),
-        (backoff.DENIED, -91.0, 0.5, 1.0),
-        (backoff.DENIED, -90.0, 0.0, None),
-        (backoff.MISCONFIGURED, 270.0, 360.0, None),
-    ],
+    ("policy", "longest_s"), [(backoff.TRANSIENT, 67.5), (backoff.MISCONFIGURED, None)]
 )
-def test_a_denied_write_waits_for_half_of_what_is_left_at_most(
-    policy: backoff.BackoffPolicy, slack_s: float, left_s: float, longest_s: float | None
+def test_what_a_person_must_correct_is_not_tried_faster_towards_the_end(
+    policy: backoff.BackoffPolicy, longest_s: float | None
 ) -> None:
-    assert max_wait_s(policy, slack_s, left_s) == longest_s
+    assert max_wait_s(policy, 270.0, 360.0) == longest_s
 
 
 def test_a_server_that_has_just_started_is_asked_again_within_5_seconds_at_most() -> None:

@@ -22,6 +22,10 @@ QUOTA = (
     " used: count/secrets=5, limited: count/secrets=5"
 )
 WEBHOOK = f'admission webhook "policy.example.invalid" denied the request: {MARKER}'
+POLICY = (
+    "secrets \"s\" is forbidden: ValidatingAdmissionPolicy 'of-team' with binding 'all' denied"
+    f" request: {MARKER}"
+)
 BY_RBAC = 'secrets is forbidden: User "exceeded quota: x" cannot create resource "secrets"'
 
 
@@ -31,6 +35,10 @@ CASES: dict[str, tuple[int, bytes, type[KubeError]]] = {
     "403": (403, body(reason="Forbidden"), errors.Forbidden),
     "403 of a quota": (403, body(reason="Forbidden", message=QUOTA), errors.QuotaExceeded),
     "403 of a webhook": (403, body(reason="Forbidden", message=WEBHOOK), errors.AdmissionDenied),
+    "400 of a webhook": (400, body(reason="BadRequest", message=WEBHOOK), errors.AdmissionDenied),
+    "422 of a policy": (422, body(reason="Invalid", message=POLICY), errors.AdmissionDenied),
+    "409 of a webhook": (409, body(reason="Conflict", message=WEBHOOK), errors.Conflict),
+    "503 of a webhook": (503, body(message=WEBHOOK), errors.ServerError),
     "403 of RBAC": (403, body(reason="Forbidden", message=BY_RBAC), errors.Forbidden),
     "404": (404, body(reason="NotFound"), errors.NotFound),
     "409": (409, body(reason="Conflict"), errors.Conflict),
