@@ -10,11 +10,11 @@ subtracted from the holder's validity to allow for clocks of different rates.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.clock import LONG_AGO, NEVER, Instant
 from reconciler.kube.api import has_reached
-from reconciler.leadership.lease import Identity, LeaseRecord
+from reconciler.leadership.lease import Identity, LeaseRecord, is_same_write
 from reconciler.leadership.lease_timing import (
     MAX_EDITED_FRACTION,
     MAX_LEASE_S,
@@ -31,7 +31,8 @@ class ObservedLease:
     Args:
         record: None if there is no Lease.
         version: Resource version of what was observed.
-        at: When this version was first observed.
+        at: When the holder's write in this version was first observed; other clients' edits since
+            then changed nothing of it.
         expires_at: Latest time at which the last holder's lease ends, as far as observed.
         transitions: The last count that was observed, -1 before any.
         first: Nothing was observed before.
@@ -103,6 +104,8 @@ def observe(
     is_older = old is not None and _older(version, old)
     if old is not None and (version == old.version or (is_older and not authoritative)):
         return old
+    if old is not None and not is_older and is_same_write(old.record, record):
+        return replace(old, record=record, version=version)
     earlier = old.expires_at if old is not None else at
     edited_at: Instant = LONG_AGO
     edited_until: Instant = LONG_AGO

@@ -6,6 +6,7 @@ stall of the main loop does not lose the Lease, and cannot cause a late write if
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -67,6 +68,10 @@ MAX_UNANSWERED = 2
 """Writes in a row that were applied and not answered, after which a replica without a hold leaves
 the Lease to the others. One lost answer is repeated at once; a replica that never gets one cannot
 lead, and its renewals keep the others from it."""
+
+MAX_LOST = 16
+"""Writes without an answer that are recognised if they were applied. An older one is rejected by
+the version that it names."""
 
 READY_POLL_S = 0.02
 """How often a replica that waits checks whether it is ready."""
@@ -133,7 +138,7 @@ class LeaderElector:
         self._newest_version = ""
         self._hold: LeaseHold | None = None
         self._try_at: Instant = LONG_AGO
-        self._counted_version = ""
+        self._lost: deque[str] = deque(maxlen=MAX_LOST)
         self._unanswered = 0
         self._jitter_s = 0.0
         self._waiting_since_at: Instant | None = None
@@ -289,11 +294,12 @@ class LeaderElector:
             if isinstance(error, Conflict | AlreadyExists | NotFound) and not missing_namespace:
                 await self._resolve_conflict(before)
             else:
+                self._lost.append(str(spec["renewTime"]))
                 self._failed(error)
             return
-        answer = records.read(lease)
-        self._counted_version, self._unanswered = answer.version, 0
-        self._observe(answer)
+        self._unanswered = 0
+        self._lost.clear()
+        self._observe(records.read(lease))
         self._answered("write")
         self._try_at = sent_at + timing.retry_s * self._random.uniform(0.9, 1.0)
         if self.holder != str(config.identity):
@@ -361,11 +367,21 @@ class LeaderElector:
     def _failed(self, error: KubeError | ProtocolError) -> None:
         self._election_log.failed("write", error, now_at=self._clock.monotonic())
         self._pause(0.3, 0.6)
-        if self._observed is not None and self.holder == str(self._config.identity):
-            self._unanswered += self._observed.version != self._counted_version
-            self._counted_version = self._observed.version
+        self._count_unanswered()
         if self._hold is None:
             self._leave_unanswered()
+
+    def _count_unanswered(self) -> None:
+        """Count a write of ours whose answer was lost, if the Lease shows it.
+
+        The Lease's holder and version alone would not show that: any client may annotate it.
+        """
+        record = self._observed.record if self._observed is not None else None
+        if record is None or record.renewed not in self._lost:
+            return
+        while record.renewed in self._lost:  # those before it were not applied, or are overwritten
+            self._lost.popleft()
+        self._unanswered += 1
 
     def _leave_unanswered(self) -> None:
         """Leave the Lease to the others if our writes are applied, and their answers are lost."""
@@ -480,8 +496,9 @@ class LeaderElector:
         )
         if observed is self._observed:
             return
-        self._observed = observed
-        self._log_edited_duration(observed)
+        before, self._observed = self._observed, observed
+        if before is None or before.edited_at != observed.edited_at:
+            self._log_edited_duration(observed)
         self._fence.holder = self.holder
         self._fence.ends_at = election_rules.lease_end(
             observed, token_life_s=config.candidate.token_life_s
@@ -490,9 +507,11 @@ class LeaderElector:
         self._jitter_s = self._random.uniform(0.0, MAX_JITTER_S)
         if self.holder not in ("", str(config.identity)):
             self._yields_until = LONG_AGO
+            self._unanswered = 0
         if self._hold is not None and self.holder != str(config.identity):
             self._lose(election_rules.loss_reason(record))
         self._election_log.leader_observed(self.holder, ours=self.holder == str(config.identity))
+        self._count_unanswered()
         self._wake.set()
 
     def _log_edited_duration(self, observed: ObservedLease) -> None:

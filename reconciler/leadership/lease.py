@@ -1,7 +1,7 @@
 """The Lease as it is read and written (pure): client-go's record, so that kubectl shows it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -17,6 +17,9 @@ server requires more than 0. A record that was emptied by hand keeps its duratio
 MOST_TRANSITIONS = 2**31 - 2
 """The API server's field has 32 bits; a greater count was edited by hand, and this number
 plus one must still fit."""
+
+MARK_S = 2e-6
+"""What a `renewTime` is later if it would be the former one: a microsecond, and the rounding."""
 
 MAX_HOLDER_CHARS = 330
 """Longest holder name that is kept: a replica's name (253), a UID (64) and a nonce (8) fit. A
@@ -105,6 +108,19 @@ class LeaseRecord:
         return is_held(self.holder, self.renewed_s, self.duration_s, now_s)
 
 
+def is_same_write(former: LeaseRecord | None, record: LeaseRecord | None) -> bool:
+    """Return whether a version shows the same write of the holder as a former one.
+
+    Another client has changed something else then, such as an annotation. Without a `renewTime` the
+    holder's writes cannot be distinguished, and each version counts as one.
+
+    Source: client-go `leaderelection.go`: what is observed is the record, not the object.
+    """
+    if former is None or record is None or not record.renewed:
+        return False
+    return replace(former, version=record.version) == record
+
+
 def is_held(holder: str, renewed_s: EpochTime | None, duration_s: float, now_s: EpochTime) -> bool:
     """Return whether a Lease has a holder that renewed it within its duration.
 
@@ -161,11 +177,16 @@ def _owners(writes: Iterable[_Write], field: str) -> Iterator[_Write]:
 def holder_spec(
     record: LeaseRecord | None, me: str, *, lease_s: int, transitions: int, wall_s: EpochTime
 ) -> dict[str, Any]:
-    """Return the spec that makes or keeps `me` the holder; the times are for display only.
+    """Return the spec that makes or keeps `me` the holder.
+
+    The times are for display, and no decision compares them with a clock. `renewTime` is never that
+    of `record`, also where the clock was set back: it marks this write (`is_same_write`).
 
     Source: client-go `leaderelection.go`: a renewal keeps the holder's `acquireTime`.
     """
     now = format_utc_micros(wall_s)
+    if record is not None and record.renewed == now:
+        now = format_utc_micros(wall_s + MARK_S)
     ours = record is not None and record.holder == me
     return {
         "holderIdentity": me,

@@ -74,6 +74,7 @@ def decided(
 
 
 HELD, RENEWED = record(OTHER), record(OTHER, version="8")
+MARKED = replace(HELD, renewed="2026-01-01T00:00:00.000000Z")
 OURS = record(str(ME), 15)
 RELEASED = record("", RELEASED_S, version="8")
 EMPTIED = record("", FOREIGN_S, version="8")
@@ -95,6 +96,8 @@ class TestStandby:
             ([record(OTHER, 0)], 15.0, 4),
             ([record(OTHER, 2**31 - 1)], MAX_LEASE_S, 4),
             ([HELD, RENEWED], FOREIGN_S, 4),
+            ([MARKED, replace(MARKED, version="8")], FOREIGN_S - 2.0, 4),
+            ([MARKED, replace(MARKED, version="8"), None], FOREIGN_S - 4.0, 4),
             ([HELD, RELEASED], 0.0, 4),
             ([HELD, EMPTIED], FOREIGN_S - 2.0, 4),
             ([HELD, replace(NOTHING, version="8")], FOREIGN_S - 2.0, 1),
@@ -118,6 +121,8 @@ class TestStandby:
             "held without a duration",
             "held for an absurd duration",
             "renewed",
+            "annotated by another client",
+            "annotated and deleted",
             "released while we look",
             "emptied by hand while held",
             "its whole spec removed while held",

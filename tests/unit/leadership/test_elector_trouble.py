@@ -10,13 +10,14 @@ from reconciler.clock import LONG_AGO, Instant, parse_utc
 from reconciler.errors import Conflict, Forbidden, KubeError, ServerError, TransportError
 from reconciler.kube.authorization import PATIENCE_S
 from reconciler.lab.apiserver.fault_injection import InjectedFault
-from reconciler.lab.apiserver.kinds import NAMESPACES
+from reconciler.lab.apiserver.kinds import LEASES, NAMESPACES
 from reconciler.leadership.elector import MAX_JITTER_S, YIELD_DELAY_S
 from reconciler.leadership.lease import MOST_TRANSITIONS
 from reconciler.leadership.lease_timing import MAX_LEASE_S, ElectionTiming
 from tests.unit.leadership.electors import (
     HAND,
     LATENCY_S,
+    NAME,
     NAMESPACE,
     TIMING,
     Bench,
@@ -34,6 +35,14 @@ def lose_answers(replica: Replica, *, most: int = 1_000_000) -> None:
     lost = InjectedFault(error=TransportError("the answer is lost"), applied=True)
     left = itertools.chain(itertools.repeat(lost, most), itertools.repeat(None))
     replica.faults.rule = lambda verb, _: next(left) if verb in ("create", "patch") else None
+
+
+async def annotated(bench: Bench, times: int, every_s: float = 1.0) -> None:
+    """Annotate the Lease as another client does, and let time pass after each."""
+    for _ in range(times):
+        body = {"metadata": {"annotations": {"note": str(bench.now_s)}}}
+        bench.core.patch(LEASES, NAMESPACE, NAME, body, by=HAND)
+        await bench.watch_over(every_s)
 
 
 def failing(replica: Replica, error: KubeError | None, *verbs: str) -> None:
@@ -269,6 +278,47 @@ class TestByHand:
             assert leader.words == ["began replica-0/0-n0"]
             assert bench.lease["metadata"]["annotations"] == {"note": "x"}
             assert bench.warnings() == []
+
+        scenario()
+
+    def test_a_follower_does_not_take_anothers_edits_for_renewals(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await bench.start_pair()
+            await leader.kill()
+            renewed_s = bench.commits[-1].at
+            await annotated(bench, int(LEASE_S + 2 * RETRY_S))
+            assert follower.leads
+            assert follower.calls[0][1] <= renewed_s + LEASE_S + MAX_JITTER_S + SOON_S
+
+        scenario()
+
+    def test_a_leader_does_not_take_anothers_edits_for_writes_of_its_own(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = await bench.start_leader()
+            failing(leader, ServerError("503", status=503), "patch")
+            await annotated(bench, int(DEADLINE_S + RETRY_S))
+            assert not leader.leads
+            failing(leader, None)
+            await bench.led(leader, RETRY_S)
+
+        scenario()
+
+    def test_an_edit_that_is_seen_before_the_answer_to_a_write_is_not_one_of_ours(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = await bench.start_leader()
+            leader.kube.late_s["patch"] = 0.5
+            for _ in range(4):
+                renewed = bench.spec["renewTime"]
+                while bench.spec["renewTime"] == renewed:
+                    await bench.sleep(0.01)
+                await annotated(bench, 1, 0.1)
+            failing(leader, ServerError("503", status=503), "patch")
+            await bench.watch_over(DEADLINE_S + RETRY_S)
+            failing(leader, None)
+            await bench.led(leader, RETRY_S)
 
         scenario()
 

@@ -1,5 +1,6 @@
 """The Lease's bytes to a record and back: tolerant in, client-go's form out."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from reconciler.leadership.lease import (
     MOST_TRANSITIONS,
     LeaseRecord,
     holder_spec,
+    is_same_write,
     lease_resource,
     new_lease,
     patch_of,
@@ -129,6 +131,38 @@ def test_a_renewal_keeps_the_time_of_acquisition_and_a_takeover_does_not() -> No
     assert (
         holder_spec(held, "other", lease_s=15, transitions=5, wall_s=WALL_S)["acquireTime"] == NOW
     )
+
+
+def test_a_renewal_is_marked_though_the_clock_shows_the_time_of_the_former_one() -> None:
+    held = record(holder="me", duration_s=15, renewed=NOW)
+    spec = holder_spec(held, "me", lease_s=15, transitions=4, wall_s=WALL_S)
+    assert spec["renewTime"] > NOW
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_same"),
+    [
+        ({"version": "8"}, True),
+        ({"version": "8", "renewed": "2026-01-01T00:00:01.000000Z"}, False),
+        ({"version": "8", "written": "2026-01-01T00:00:02Z"}, False),
+        ({"version": "8", "holder": "other"}, False),
+        ({"version": "8", "duration_s": 40}, False),
+        ({"version": "8", "transitions": 5}, False),
+        ({"version": "8", "uid": "another"}, False),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_another_version_shows_the_same_write_if_nothing_of_the_record_changed(
+    changed: dict[str, Any], is_same: bool
+) -> None:
+    written = "2026-01-01T00:00:00Z"
+    former = record(holder="other-0", duration_s=15, renewed=NOW, written=written, transitions=4)
+    assert is_same_write(former, replace(former, **changed)) is is_same
+
+
+def test_each_version_without_a_time_counts_as_a_write() -> None:
+    former = record(holder="other", duration_s=15)
+    assert not is_same_write(former, replace(former, version="8"))
 
 
 def test_a_renewal_mends_a_time_of_acquisition_that_is_missing() -> None:
