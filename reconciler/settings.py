@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reconciler.errors import SettingsError
 from reconciler.naming import ALL_SESSIONS, Names, Shard, is_namespace
+from reconciler.net.urls import url_problem
 
 PREFIX = "RECONCILER_"
 
@@ -69,34 +70,15 @@ _OWN_FORM_FIELDS = frozenset(
 
 def _http_url(value: str) -> str:
     """Validate a URL, unchanged: some token endpoints have a trailing slash or a query."""
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a URL that begins with http:// or https://")
-    if parts.username or parts.password:
-        raise ValueError("must not hold a user or password")
-    if parts.fragment:
-        raise ValueError("must not hold a fragment")
-    try:
-        port = parts.port
-    except ValueError:
-        raise ValueError("must have a port from 1 to 65535") from None
-    if port == 0:
-        raise ValueError("must have a port from 1 to 65535")
-    if not _is_host(parts.hostname):
-        raise ValueError("must name a host: each part between dots has 1 to 63 characters")
+    if problem := url_problem(value, query=True):
+        raise ValueError(problem)
     return value
-
-
-def _is_host(name: str) -> bool:
-    """Return whether a name is valid for a look-up; an address in brackets has no labels."""
-    labels = name.removesuffix(".").split(".")
-    return ":" in name or all(0 < len(label) <= 63 for label in labels)
 
 
 def _base_url(value: str) -> str:
     """Validate a URL to which paths are appended, so that it can have no query."""
-    if urlsplit(value).query:
-        raise ValueError("must not hold a query or fragment")
+    if problem := url_problem(value):
+        raise ValueError(problem)
     return value.rstrip("/")
 
 

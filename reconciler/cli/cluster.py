@@ -226,7 +226,8 @@ class Cluster:
             return CommandError(f"cannot {what} {where}: {problem}", EXIT_NO_API_SERVER)
         if isinstance(error, NotFound):
             return CommandError(f"cannot {what} {where}: not found", EXIT_NOT_FOUND)
-        if isinstance(error, KubeError) and error.status == HTTPStatus.BAD_REQUEST:
+        is_selector = isinstance(error, KubeError) and error.status == HTTPStatus.BAD_REQUEST
+        if is_selector and not isinstance(error, AdmissionDenied):
             problem = "the API server rejects the selector"
             return CommandError(f"cannot {what} {where}: {problem}", EXIT_SETTINGS)
         problem = str(error).partition(": ")[2] or str(error)

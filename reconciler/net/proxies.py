@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from reconciler.errors import SettingsError
+from reconciler.net.urls import url_problem
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -79,23 +80,18 @@ def _variable(name: str, environment: Mapping[str, str]) -> tuple[str, str]:
 def _proxy(value: str, variable: str) -> str:
     """Return a proxy's URL; without a scheme (`host:port`) it is http."""
     url = value if "://" in value else f"http://{value}"
-    parts = _parsed(url)
-    if parts is None:
-        raise SettingsError(f"{variable} must be a URL, or host:port")
-    if parts.scheme not in _SPOKEN:
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:
+        scheme = ""
+    if scheme and scheme not in _SPOKEN:
         raise SettingsError(
-            f"{variable} names a proxy of the scheme {parts.scheme}, which is not supported: use"
+            f"{variable} names a proxy of the scheme {scheme}, which is not supported: use"
             " http or https"
         )
+    if problem := url_problem(url, user=True):
+        raise SettingsError(f"{variable} must be a URL, or host:port: it {problem}")
     return url
-
-
-def _parsed(url: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(url)
-        return parts if parts.hostname and parts.port != 0 else None
-    except ValueError:
-        return None
 
 
 def _is_proxied(parts: SplitResult, no_proxy: str) -> bool:

@@ -9,8 +9,8 @@ Configuration".
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from reconciler.net.urls import url_problem
 from reconciler.telemetry.trace import Trace
 
 SLOW_S = 0.5
@@ -135,10 +135,8 @@ def _is_wanted(environ: Mapping[str, str], unserved: dict[str, str]) -> bool:
     endpoint = _variable(environ, "ENDPOINT")
     if not (url := environ.get(endpoint, "")):
         return False
-    if not _is_url(url):
-        unserved[endpoint] = (
-            "is not a URL that begins with http:// or https://: nothing is sent there"
-        )
+    if problem := url_problem(url, user=True, query=True):
+        unserved[endpoint] = f"{problem}: nothing is sent there"
         return False
     variable = _variable(environ, "PROTOCOL")
     protocol = environ.get(variable, "").strip().lower()
@@ -206,14 +204,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if 0 <= number < float("inf") else None
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def _shown(text: str) -> str:

@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from reconciler.errors import SettingsError
 from reconciler.net.client_pool import Connection, ConnectionSource
 from reconciler.net.client_session import Trust, environment_proxy, shown_origin
+from reconciler.net.urls import url_problem
 
 
 class Credentials(ConnectionSource, Protocol):
@@ -41,11 +41,8 @@ def connection_of(loaded: Any, trust: Trust, *, lenient: bool = False) -> Connec
         SettingsError: The server is no usable URL, or a certificate or key cannot be read.
     """
     url = str(loaded.host).rstrip("/")
-    try:
-        check_url(url)
-        proxy = loaded.proxy or environment_proxy(url)
-    except ValueError:
-        raise SettingsError("the server of the cluster is no URL") from None
+    check_url(url)
+    proxy = loaded.proxy or environment_proxy(url)
     name = loaded.tls_server_name or None
     digest = hashlib.sha256("\0".join((url, proxy or "", name or "")).encode())
     if not url.startswith("https:"):
@@ -64,21 +61,15 @@ def check_url(url: str) -> None:
     """Check that the API server's URL can be used.
 
     Raises:
-        SettingsError: It is not of http or https, names no host, or has user info.
-        ValueError: It cannot be parsed, as all that reads it later would find.
+        SettingsError: It cannot.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise SettingsError("the server of the cluster is no URL of http or https with a host")
-    if "@" in parts.netloc:
+    if "@" in url.partition("//")[2].partition("/")[0]:
         raise SettingsError(
             "the server of the cluster has a user or password in its URL: name them in the user of"
             " the kubeconfig"
         )
-    if ":" not in parts.hostname:
-        parts.hostname.encode("idna")  # the resolver would raise UnicodeError, a ValueError
-    if not url.isprintable() or " " in url:
-        raise SettingsError("the server of the cluster is no URL")
+    if problem := url_problem(url):
+        raise SettingsError(f"the server of the cluster {problem}")
 
 
 def trust_of(loaded: Any) -> Trust:

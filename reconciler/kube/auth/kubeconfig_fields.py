@@ -10,12 +10,9 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from reconciler.errors import SettingsError
-
-PROXIES = ("http", "https")
-"""Schemes of proxies that are supported; client-go knows socks5 too."""
+from reconciler.net.urls import url_problem
 
 _CLUSTER = frozenset(
     {
@@ -135,8 +132,9 @@ def _set_fields(name: str, section: Any) -> dict[str, Any]:
 
 def _check_cluster(cluster: Mapping[str, Any]) -> None:
     proxy = cluster.get("proxy-url")
-    if proxy is not None and urlsplit(str(proxy)).scheme not in PROXIES:
-        raise SettingsError("its cluster's proxy-url does not begin with http:// or https://")
+    # Client-go knows socks5, too; we do not.
+    if proxy is not None and (problem := url_problem(str(proxy), user=True)):
+        raise SettingsError(f"its cluster's proxy-url {problem}")
     has_ca = "certificate-authority" in cluster or "certificate-authority-data" in cluster
     if "insecure-skip-tls-verify" in cluster and has_ca:
         raise SettingsError(

@@ -261,7 +261,9 @@ async def test_a_cluster_without_a_server_is_not_this_machine(
         "not-a-url", "localhost:6443", "//host", "ftp://host", "https://", "https://:443",
         "http://[::1", "https://host:0", "https://host:65536", "https://host:abc", "https://a..b",
         f"https://{'a' * 64}.example", "https:// host", "https://ho\x01st", "https://host/a b",
-        f"https://user:{SECRET}@host", f"https://{SECRET}@host",
+        f"https://user:{SECRET}@host", f"https://{SECRET}@host", f"https://host?x={SECRET}",
+        f"https://host#{SECRET}", "https://host?", "https://host/#", "https://256.1.1.1",
+        "https://a|b", "https://a%20b", "https://[v1.x]:6443",
     ],
 )  # fmt: skip
 async def test_a_server_that_is_no_usable_url_is_a_wrong_setting(

@@ -52,7 +52,7 @@ def test_an_impersonation_is_these_headers_and_no_other() -> None:
         ("user", {"exec": {"policy": "x"}}, "its user's exec sets 'policy'"),
         ("user", "a token", "its user is no mapping"),
         ("cluster", {"only-verbs": ["get"]}, "its cluster sets 'only-verbs'"),
-        ("cluster", {"proxy-url": "socks5://127.0.0.1:1"}, "proxy-url does not begin with http"),
+        ("cluster", {"proxy-url": "socks5://127.0.0.1:1"}, "proxy-url must be a URL that begins"),
         (
             "cluster",
             {"insecure-skip-tls-verify": True, "certificate-authority-data": "eA=="},
