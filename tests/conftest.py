@@ -7,11 +7,16 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import settings
 
 from tests.interleavings import play_the_same_everywhere
 from tests.secrecy.plugin import Plugin, observe
 
 play_the_same_everywhere()
+
+# Hypothesis' own limit, 200 ms an example, is a statement on the machine.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 # A shell starts a background command with SIGINT ignored, and each program inherits that: a
 # program under test that a test interrupts would go on.

@@ -1,10 +1,14 @@
 """How hypothesis plays the models: many interleavings, the same ones in every run."""
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 NO_CONSTANTS = Constants()
+
+SERIES = 50
+"""Examples of one seed in a search."""
 
 
 def play_the_same_everywhere() -> None:
@@ -13,6 +17,23 @@ def play_the_same_everywhere() -> None:
     With them a test plays other examples beside other tests, whatever `derandomize` says.
     """
     providers._get_local_constants = lambda: NO_CONSTANTS
+
+
+def play(machine: type[RuleBasedStateMachine], examples: int, *, steps: int = 40) -> None:
+    """Play this many interleavings; raises what the shortest that fails raises."""
+    run_state_machine_as_test(machine, settings=interleavings(examples, steps=steps))
+
+
+def search(machine: type[RuleBasedStateMachine], examples: int, *, steps: int = 40) -> None:
+    """Play interleavings until one fails; raises what it raises.
+
+    One seed finds a wrong rule in its first examples, another one in its ten thousandth: each gets
+    `SERIES` examples, until together they had `examples`.
+    """
+    for number in range(examples // SERIES):
+        run_state_machine_as_test(
+            seed(number)(machine), settings=interleavings(SERIES, Phase.generate, steps=steps)
+        )
 
 
 def interleavings(examples: int, *phases: Phase, steps: int = 40) -> settings:

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler import backoff
@@ -48,7 +48,6 @@ def test_bounds_have_their_order(
     assert delay_s == pytest.approx(expected_s)
 
 
-@settings(deadline=None)
 @given(
     attempt=st.integers(1, 10**6),
     rand=st.floats(0, 1, exclude_max=True),

@@ -5,14 +5,12 @@ and that it would find the wrong ones.
 from typing import ClassVar
 
 import pytest
-from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from reconciler.clock import LONG_AGO, NEVER, Instant
@@ -28,7 +26,7 @@ from reconciler.controller.decide.bulkhead import (
     _Target,
 )
 from reconciler.workqueue.items import Priority
-from tests.interleavings import check_overrides, interleavings
+from tests.interleavings import check_overrides, play, search
 from tests.unit.controller.bulkhead_model import Broken, World
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, next to other tests
@@ -273,23 +271,23 @@ MUTANTS = [
 ]
 
 
-def run(bulkhead_class: type[Bulkhead[int]], examples: int, *phases: Phase) -> None:
+def played_by(bulkhead_class: type[Bulkhead[int]]) -> type[Interleaving]:
     class Chosen(Interleaving):
         pass
 
     Chosen.bulkhead_class = bulkhead_class
-    run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases))
+    return Chosen
 
 
 def test_no_interleaving_makes_one_target_pay_for_another() -> None:
-    run(Bulkhead, 500)
+    play(played_by(Bulkhead), 500)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_it_finds_what_wrong_rules_cost(mutant: type[Bulkhead[int]]) -> None:
     check_overrides(mutant)
     with pytest.raises(Broken):
-        run(mutant, 20_000, Phase.generate)
+        search(played_by(mutant), 20_000)
 
 
 def test_the_first_request_of_a_slow_target_goes_before_a_second_one_at_another() -> None:

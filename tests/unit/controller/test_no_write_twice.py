@@ -3,13 +3,11 @@
 from typing import ClassVar
 
 import pytest
-from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     rule,
-    run_state_machine_as_test,
 )
 from msgspec.structs import replace
 
@@ -22,7 +20,7 @@ from reconciler.controller.decide.evidence import (
     WriteResponse,
 )
 from reconciler.kube.api import ObjectMeta
-from tests.interleavings import check_overrides, interleavings
+from tests.interleavings import check_overrides, play, search
 from tests.unit.controller.write_model import US, Agent, Broken, Server, Token
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
@@ -305,23 +303,23 @@ MUTANTS = [
 ]
 
 
-def run(agent_class: type[Agent], examples: int, *phases: Phase) -> None:
+def played_by(agent_class: type[Agent]) -> type[Interleaving]:
     class Chosen(Interleaving):
         pass
 
     Chosen.agent_class = agent_class
-    run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases))
+    return Chosen
 
 
 def test_no_interleaving_repeats_a_write_leaves_a_foreign_token_or_accuses_wrongly() -> None:
-    run(Agent, 400)
+    play(played_by(Agent), 400)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_it_finds_what_is_wrong_with_other_rules(mutant: type[Agent]) -> None:
     check_overrides(mutant)
     with pytest.raises(Broken):
-        run(mutant, 2_000, Phase.generate)
+        search(played_by(mutant), 2_000)
 
 
 def _strip_all_and_lose_all_answers(agent_class: type[Agent], *, times: int) -> Server:

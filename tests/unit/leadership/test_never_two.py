@@ -4,14 +4,12 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
-from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from reconciler.clock import Instant
@@ -19,7 +17,7 @@ from reconciler.leadership import lease_timing
 from reconciler.leadership.election_rules import ObservedLease
 from reconciler.leadership.lease import LeaseRecord
 from reconciler.leadership.lease_timing import SLEW, ElectionTiming, LeaseHold
-from tests.interleavings import check_overrides, interleavings
+from tests.interleavings import check_overrides, play, search
 from tests.unit.leadership.model import Replica, TwoHolders, Write, make_world
 
 MOST = 3
@@ -211,20 +209,20 @@ MUTANTS = [
 ]
 
 
-def run(replica_class: type[Replica], examples: int, *phases: Phase) -> None:
+def played_by(replica_class: type[Replica]) -> type[Interleaving]:
     class Chosen(Interleaving):
         pass
 
     Chosen.replica_class = replica_class
-    run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases))
+    return Chosen
 
 
 def test_no_interleaving_has_two_holders() -> None:
-    run(Replica, 700)
+    play(played_by(Replica), 700)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_it_finds_the_two_holders_of_wrong_rules(mutant: type[Replica]) -> None:
     check_overrides(mutant)
     with pytest.raises(TwoHolders):
-        run(mutant, 20_000, Phase.generate)
+        search(played_by(mutant), 20_000)

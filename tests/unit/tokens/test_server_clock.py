@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from reconciler.clock import ClockOffset, EpochTime, Instant
@@ -27,7 +25,7 @@ from reconciler.tokens.server_clock import (
     TimeSource,
     TokenTimes,
 )
-from tests.interleavings import check_overrides, interleavings
+from tests.interleavings import check_overrides, play, search
 from tests.unit.tokens.clock_model import Request, World, WrongTime
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, next to other tests
@@ -303,23 +301,23 @@ MUTANTS = [
 ]
 
 
-def run(rules_class: type[ServerClock], examples: int, *phases: Phase) -> None:
+def played_by(rules_class: type[ServerClock]) -> type[Interleaving]:
     class Chosen(Interleaving):
         pass
 
     Chosen.rules_class = rules_class
-    run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases, steps=25))
+    return Chosen
 
 
 def test_no_interleaving_of_wrong_witnesses_gives_a_wrong_time() -> None:
-    run(ServerClock, 800)
+    play(played_by(ServerClock), 800, steps=25)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_it_finds_the_wrong_time_of_wrong_rules(mutant: type[ServerClock]) -> None:
     check_overrides(mutant)
     with pytest.raises(WrongTime):
-        run(mutant, 20_000, Phase.generate)
+        search(played_by(mutant), 20_000, steps=25)
 
 
 def test_a_wall_clock_as_far_behind_as_a_cached_token_is_old_is_corrected_by_the_next_token() -> (

@@ -1,7 +1,7 @@
 """The lazy heap: order, moves, and how many stale slots it tolerates."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.workqueue.heap import MIN_STALE_SLOTS, LazyHeap
@@ -42,7 +42,6 @@ def test_an_empty_heap_has_nothing_to_pop() -> None:
         LazyHeap[float, str]().pop()
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.none() | st.integers(0, 99)), max_size=300))
 def test_it_agrees_with_a_sorted_dict_and_never_holds_more_stale_than_live(
     moves: list[tuple[int, int | None]],

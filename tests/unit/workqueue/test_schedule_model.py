@@ -318,4 +318,4 @@ class ScheduleMachine(RuleBasedStateMachine):
 
 
 TestSchedule = ScheduleMachine.TestCase
-TestSchedule.settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
+TestSchedule.settings = settings(max_examples=40, stateful_step_count=60)
