@@ -1,6 +1,8 @@
 # Every target sets up what it needs: the virtual environment from uv.lock, nothing outside the tree
 # but the cache folder of `make assets`.
 SHELL := /bin/sh
+# Each process of a test would compile each module again, and each pytest worker all tests.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
