@@ -232,11 +232,11 @@ def main(arguments: list[str]) -> int:
             copies.put(Copy(Path(folder) / str(number)))
         with ThreadPoolExecutor(options.workers) as pool:
             list(pool.map(kill, mutants))
-        broken = _failing_without(copies.get(), set(killers.values()))
+        broken = _failing_without(copies.get(), set(killers.values()), options.workers)
     return _report(mutants, killers, broken)
 
 
-def _failing_without(copy: Copy, killers: set[str]) -> str:
+def _failing_without(copy: Copy, killers: set[str], workers: int) -> str:
     """Return a killer that fails without any mutant, too; "" for none."""
     worlds = {
         one.removeprefix(f"{ADVERSARY}, ").partition(": ")[0]
@@ -244,7 +244,8 @@ def _failing_without(copy: Copy, killers: set[str]) -> str:
         if one.startswith(ADVERSARY)
     }
     tests = sorted(one for one in killers if one.startswith("tests/"))
-    return copy.simulate(sorted(worlds)) or (copy.test(tests) if tests else "")
+    processes = ["-n", str(min(workers, len(tests))), "--dist", "loadfile"]
+    return copy.simulate(sorted(worlds)) or (copy.test([*processes, *tests]) if tests else "")
 
 
 def _report(mutants: Sequence[Mutant], killers: Mapping[str, str], broken: str) -> int:

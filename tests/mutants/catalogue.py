@@ -33,7 +33,8 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         rows: Starts of the faults in docs/failures.md that the defence is for; each names one row.
         promises: Numbers of the promises in ARCHITECTURE.md that it keeps.
         worlds: Worlds of the simulation that are tried first; see `adversary.py`.
-        tests: Arguments of pytest that are tried next, in this order.
+        tests: Arguments of pytest that are tried next, in this order. A file costs all its tests
+            up to the one that fails, so that the test is named. One that only hangs has a limit.
         outside: Why no world can show it, "" if one could; by default that of outside.toml.
     """
 

@@ -29,7 +29,11 @@ def test_a_mutant_changes_the_code_that_is_there(mutant: Mutant) -> None:
     assert mutant.tests or mutant.worlds
     assert not (mutant.worlds and mutant.outside)
     for selection in mutant.tests:
-        assert (ROOT / selection.split()[0].partition("::")[0]).exists(), selection
+        file, *names = selection.split()[0].split("::")
+        assert (ROOT / file).exists(), selection
+        for name in names:
+            definition = rf"^(\s*(async )?def {name}\(|class {name}\b|{name} = )"
+            assert re.search(definition, (ROOT / file).read_text(), re.MULTILINE), selection
     assert [len(faults_of(row)) for row in mutant.rows] == [1] * len(mutant.rows), mutant.rows
     assert set(mutant.promises) <= PROMISES
 

@@ -139,6 +139,16 @@ def test_the_api_servers_date_breaks_a_tie_between_a_cached_answer_and_our_clock
     assert received_s == pytest.approx(clock.wall_s, abs=1.0)
 
 
+def test_a_token_without_a_date_came_at_the_time_that_the_tokens_show() -> None:
+    clock = ManualClock()
+    time = IssuerTime(clock)
+    came_s = []
+    for _ in range(4):
+        came_s.append(time.observe(_answer(clock, ahead_s=3600.0), None) - clock.wall_s)
+        clock.advance(2.0)
+    assert came_s == pytest.approx([3600.0] * 4, abs=1.0)
+
+
 def test_an_answer_of_the_api_server_that_is_read_late_blames_no_clock() -> None:
     clock = ManualClock()
     time = IssuerTime(clock)
