@@ -290,6 +290,29 @@ FOUND = {
         Conditions(ttl_s=3600.0, sends_date=False, cached_s=922.3429731467095),
         "issuer-clock-step@1665.636+2.634*0.121652",
     ),
+    "a step back that a cache hides until it has three other tokens": Found(
+        Conditions(ttl_s=3600.0, sends_date=False, cached_s=1013.8128102864847),
+        "issuer-clock-step@1593.051+0.5*0.982641",
+    ),
+    "a replica whose first token is cached, while expires_in is false": Found(
+        Conditions(sends_date=False, touch=False, cached_s=200.43415699599305),
+        "issuer-wrong-expires-in@381.826+325.466*0.892756 rollout@412.48+9.77*0.625035",
+        replicas=2,
+        seed=1,
+    ),
+    "a first token that the Date header contradicts, and no other clock": Found(
+        Conditions(ttl_s=86_400.0, cached_s=10895.342590881548, skew_s=-301.0),
+        "issuer-wrong-expires-in@1450.558+388.427*0.842174 upgrade@1715.356+123.629*0.798763",
+    ),
+    "a step after a proof, which a cache hides and a Date header does not prove": Found(
+        Conditions(ttl_s=3600.0, cached_s=1000.0), "issuer-clock-step@3200.0+0.5*0.12"
+    ),
+    "three cached tokens with the same false expires_in": Found(
+        Conditions(sends_date=False, cached_s=150.0, skew_s=62.0),
+        "issuer-wrong-expires-in@380.0+600.0*0.6 rollout@412.48+9.77*0.625035",
+        replicas=2,
+        seed=1,
+    ),
     "a step that an issuer hides which refuses": Found(
         Conditions(sends_date=False),
         "issuer-clock-step@414.13+0.5*0.549438 issuer-refusal@434.13+160.0*0.054886",

@@ -26,6 +26,7 @@ from reconciler.lab.simulation.fakes import (
     VirtualPlatform,
 )
 from reconciler.lab.simulation.invariants import US, CheckedKube
+from reconciler.lab.simulation.time_knowledge import TimeKnowledge
 from reconciler.lab.simulation.versions import OtherVersionKube, Version
 from reconciler.lab.simulation.virtual_time import FreezableScope, VirtualClock
 from reconciler.leadership.lease import Identity
@@ -128,6 +129,7 @@ class SimulatedReplica:
         Its clock may drift by more than the 2 s in which tokens agree. It then sets it by the third
         different token: at once without a cache, and with one not before the cache has given three.
         """
+        self.time_knowledge = TimeKnowledge()
         self._received: deque[tuple[str, Instant]] = deque(maxlen=PROOF)
         self.longest_s = 0.0
         """The longest life of a token that it got."""
@@ -183,14 +185,20 @@ class SimulatedReplica:
     async def _request_token(self, shared: SharedWorld) -> TokenResponse:
         self._budget.asked(str(self.me), "issuer")
         response = await shared.issuer.ask(self.clock)
-        self._note_answer(response.value, shared.issuer)
+        self._note_answer(response, shared.issuer)
         self.longest_s = max(self.longest_s, shared.issuer.life_s(response.value))
         return response
 
-    def _note_answer(self, value: str, issuer: VirtualIssuer) -> None:
+    def _note_answer(self, response: TokenResponse, issuer: VirtualIssuer) -> None:
         if issuer.corrupt:  # it names no time
             return
-        now_at = Instant(asyncio.get_running_loop().time())
+        self.time_knowledge.observe(
+            response.times,
+            true_s=issuer.now_s(),
+            date_s=response.date_s,
+            wall_s=self.clock.wall(),
+        )
+        now_at, value = Instant(asyncio.get_running_loop().time()), response.value
         if all(value != token for token, _ in self._received):
             self._received.append((value, now_at))
         self.issuer_answered_at = self._received[0][1] if issuer.cached_s else now_at
@@ -230,6 +238,11 @@ class SimulatedReplica:
         return InProcessKube(
             shared.core, shared.clock, caller=caller, faults=self.faults, latency_s=LATENCY_S
         )
+
+    @property
+    def may_have_proof(self) -> bool:
+        """Whether it got tokens enough to prove the issuer's time."""
+        return len(self._received) == PROOF
 
     def freeze(self) -> None:
         """Stop the process and its main loop."""

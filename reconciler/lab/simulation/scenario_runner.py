@@ -18,7 +18,7 @@ from reconciler.lab.simulation.conditions import OFF_S
 from reconciler.lab.simulation.fakes import ExpiresIn
 from reconciler.lab.simulation.invariants import US
 from reconciler.lab.simulation.moves import Move
-from reconciler.lab.simulation.obstacles import slow_s
+from reconciler.lab.simulation.obstacles import cache_s, slow_s
 from reconciler.lab.simulation.random_faults import (
     LINE_S,
     local_fault,
@@ -310,7 +310,7 @@ class ScenarioRunner:
                 lie = EXPIRES_IN[int(fault.size * len(EXPIRES_IN))]
                 return switch(issuer, "expires_in", lie, math.floor)
             case Fault.ISSUER_CACHE:
-                cached_s = modes.ttl_s * (0.02 + 0.2 * fault.size)
+                cached_s = cache_s(fault, modes.ttl_s)
                 return switch(issuer, "cached_s", cached_s, modes.cached_s)
             case Fault.ISSUER_CORRUPT:
                 return switch(issuer, "corrupt", True, False)

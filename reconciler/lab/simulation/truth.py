@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reconciler.clock import LONG_AGO, NEVER, Clock, Instant
 from reconciler.controller.decide.token_state import TokenState
@@ -52,12 +53,20 @@ DELIVERED_S = 95.0
 """Seconds that the estimate adds for a late write: approximately the propagation allowance."""
 
 
+class _Margin(NamedTuple):
+    """By how much a replica's time may be ahead of the issuer's, and behind it, in seconds."""
+
+    ahead_s: float
+    behind_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class _Report:
     """A replica's reported exposure, and the true one of that moment.
 
     Args:
-        certain: Whether the replica knew the newest version of each Secret.
+        certain: Whether the replica knew the newest version of each Secret, and could know the
+            issuer's time.
     """
 
     reported_s: float
@@ -211,6 +220,8 @@ class TruthChecker:
         """No replica can know the issuer's time before this instant of the loop's clock."""
         self.step_hidden_until_at: Instant = LONG_AGO
         """Tokens of a cache may hide a step of the issuer's clock until this instant."""
+        self._steps_back: list[tuple[Instant, float]] = []
+        """Until when a step back may not be proven, and its size in seconds."""
         self._core = core
         self._names = names
         self._event_log = event_log
@@ -222,6 +233,18 @@ class TruthChecker:
     def issuer_changed(self) -> None:
         """Record that the issuer may have begun to fail, or to issue tokens again."""
         self._changed_at = asyncio.get_running_loop().time()
+
+    def stepped_back(self, by_s: float, *, until_at: Instant) -> None:
+        """Record a step back of the issuer's clock that replicas may not believe yet.
+
+        Until then a replica's time is ahead by no more than the step. Exposure is not compared:
+        the replica counts what has expired by its own time.
+
+        Args:
+            by_s: Its size, more than 0.
+            until_at: When every replica has the tokens that prove it, by the loop's clock.
+        """
+        self._steps_back.append((until_at, by_s))
 
     def started(self, replica: SimulatedReplica) -> None:
         """Record that a replica starts now: it does not count what was before."""
@@ -247,12 +270,13 @@ class TruthChecker:
         self._judge(replica, snapshot)
 
     def _judge(self, replica: SimulatedReplica, snapshot: StatusSnapshot) -> None:
+        margin = self._margin(replica)
         seen = {reading.key for reading in snapshot.readings if reading.pod is not None}
-        shortest_s, certain = math.inf, self._account.with_pods() <= seen
+        shortest_s, sees_all = math.inf, self._account.with_pods() <= seen
         for reading in snapshot.readings:
             secret = self._newest(reading)
             if secret is None:
-                certain = False
+                sees_all = False
                 continue
             left_s = self._account.remaining_s(value_of(secret, self._names))
             if self._account.is_deleted(reading.key):  # the replica may not know it yet
@@ -262,13 +286,21 @@ class TruthChecker:
                 if reading.pod is not None and reading.expires_s is not None:
                     shortest_s = -math.inf  # the annotation is not of another writer's token
                 continue
-            self._check_session(replica, snapshot, reading, left_s)
+            self._check_session(replica, snapshot, reading, left_s, margin)
             if reading.pod is not None and reading.expires_s is not None:
                 shortest_s = min(shortest_s, left_s)
-        if certain:
-            self._check_shortest(replica, snapshot, shortest_s)
-        self._check_exposure(replica, snapshot, certain=certain)
+        if sees_all:
+            self._check_shortest(replica, snapshot, shortest_s, margin)
+        is_time_known = max(margin) <= _tolerance_s(replica)
+        self._check_exposure(replica, snapshot, certain=sees_all and is_time_known)
         self._check_issuer(replica, snapshot)
+
+    def _margin(self, replica: SimulatedReplica) -> _Margin:
+        """Return what a replica's inputs leave open; its tolerance if they name the time."""
+        tolerance_s, knowledge = _tolerance_s(replica), replica.time_knowledge
+        now_at = Instant(asyncio.get_running_loop().time())
+        back_s = sum(by_s for until_at, by_s in self._steps_back if now_at < until_at)
+        return _Margin(tolerance_s + knowledge.ahead_s + back_s, tolerance_s + knowledge.behind_s)
 
     def _newest(self, reading: SessionReading) -> Object | None:
         """Return the Secret that a replica has read, None if it has changed since."""
@@ -293,16 +325,18 @@ class TruthChecker:
         snapshot: StatusSnapshot,
         reading: SessionReading,
         left_s: float,
+        margin: _Margin,
     ) -> None:
         expires_s = reading.expires_s
         if expires_s is None:
             return
         reported_s = expires_s - snapshot.now_s
-        if not math.isinf(reported_s) and abs(reported_s - left_s) > _tolerance_s(replica):
+        is_near = -margin.ahead_s <= reported_s - left_s <= margin.behind_s
+        if not math.isinf(reported_s) and not is_near:
             what = f"{replica.me}: {reading.key} has {reported_s:.1f} s left, not {left_s:.1f}"
             self._event_log.add_violation(STATUS_IS_TRUE, what)
             return
-        if abs(left_s) <= _tolerance_s(replica) or reading.pod is None:
+        if -margin.behind_s <= left_s <= margin.ahead_s or reading.pod is None:
             return
         policy = replica.controller.sessions.context()
         token = assess(reading.pod, reading.found, policy, snapshot.now_s)
@@ -312,12 +346,16 @@ class TruthChecker:
             )
 
     def _check_shortest(
-        self, replica: SimulatedReplica, snapshot: StatusSnapshot, shortest_s: float
+        self,
+        replica: SimulatedReplica,
+        snapshot: StatusSnapshot,
+        shortest_s: float,
+        margin: _Margin,
     ) -> None:
         reported_s = snapshot.fleet.remaining_min_s
         if reported_s is None or math.isinf(reported_s):
             return
-        if reported_s < shortest_s - _tolerance_s(replica):
+        if reported_s < shortest_s - margin.ahead_s:
             what = f"{replica.me} has a shortest remaining life of {reported_s:.1f} s"
             self._event_log.add_violation(STATUS_IS_TRUE, f"{what}, not {shortest_s:.1f}")
 

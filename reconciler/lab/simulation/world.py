@@ -43,6 +43,7 @@ from reconciler.lab.simulation.truth import REQUEST_DUE, ExposureAccount, TruthC
 from reconciler.lab.simulation.versions import Version
 from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock
 from reconciler.naming import ALL_SESSIONS, Names, SessionKey, Shard
+from reconciler.tokens.server_clock import PROOF
 
 OPERATOR = Caller("platform", "control-plane", "ambient-control-plane")
 """The platform's control plane, which creates pods and Secrets."""
@@ -430,11 +431,37 @@ class World:
         self.secrets.forget_expiries(now_at + noticed_s)
         read_s = noticed_s + (0.0 if self.conditions.touch else self.conditions.propagation_s)
         self.exposure.excuse(now_s=now_s, until_s=now_s + read_s)
-        # A cache returns tokens from before the step, which show none as long as they are valid.
-        hidden_s = 0.0 if self.issuer.sends_date else self.issuer.cached_s
+        # A cache returns tokens from before the step, which do not show it. A true Date header does
+        # with a vote, but after a proof only tokens move the time.
+        sends_true_date = self.issuer.sends_date and not self.issuer.date_off_s
+        has_vote = not any(replica.may_have_proof for replica in self.replicas.values())
+        hidden_s = 0.0 if sends_true_date and has_vote else self.issuer.cached_s
         self.truth.time_unknown_until_at = now_at + noticed_s
         self.truth.step_hidden_until_at = now_at + noticed_s + hidden_s
+        if by_s < 0.0 and self.issuer.cached_s:
+            proven_s = self._step_back_proven_s(-by_s) - since_start_s
+            self.truth.stepped_back(-by_s, until_at=now_at + proven_s)
         self.write_budget.changed_for_all()
+
+    def _step_back_proven_s(self, by_s: float) -> float:
+        """Return by when each replica has the tokens that prove a step back that begins now.
+
+        By the tokens from before it, a token from after it is of one node whose clock is behind:
+        both have an earlier `iat`, and agree with what they say of themselves. Only further tokens
+        distinguish the two (docs/design/issuer-time.md, 2 and 7), and a Date header does not: by
+        itself it moves no time below what a token has shown. `PROOF` tokens of different seconds
+        that agree are a proof. Without a cache they come within seconds. A cache gives each of them
+        for `cached_s`, and replaces it when a replica requests one, at most a tenth of a life
+        later. It keeps a token from before the step unless that is of the future now.
+        """
+        cached_s, due_s = self.issuer.cached_s, REQUEST_DUE * self.conditions.ttl_s
+        at_s = asyncio.get_running_loop().time()
+        if by_s < cached_s:
+            at_s += cached_s
+        at_s = self.obstacles.issuer_answers_by_s(at_s + due_s)
+        for _ in range(PROOF - 1):
+            at_s = self.obstacles.issuer_answers_by_s(at_s + cached_s + due_s)
+        return at_s + NOTICED_S
 
     def excuse_change(self, key: SessionKey) -> None:
         """Excuse a session that another client changes until our repair of it is in the file."""
