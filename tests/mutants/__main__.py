@@ -147,7 +147,9 @@ class Results:
             found = self._read()
             found[digest] = {"name": mutant.name, "killer": killer, "seconds": round(seconds, 1)}
             self._path.parent.mkdir(exist_ok=True)
-            self._path.write_text(json.dumps(found, indent=1, sort_keys=True))
+            whole = self._path.with_suffix(".new")  # others read meanwhile
+            whole.write_text(json.dumps(found, indent=1, sort_keys=True))
+            whole.replace(self._path)
 
     def _read(self) -> dict[str, dict[str, object]]:
         if not self._path.exists():
