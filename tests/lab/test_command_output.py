@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -43,21 +43,38 @@ async def end(lab: Lab, script: str) -> tuple[int, str]:
 
 COMMANDS = ["status -A", "status -A -o json", "explain -n team-a 2Ab000000000000000000000000"]
 
+LOCAL_COMMANDS = [
+    "--help", "--version", "status --help", "settings", "settings -o json", "completion bash",
+    "simulate --from 0 --seeds 1",
+]  # fmt: skip
+"""What prints without a cluster: click, rich and ours each write in their own way."""
 
-@pytest.mark.parametrize("words", COMMANDS)
+
+@pytest.mark.parametrize("words", LOCAL_COMMANDS)
+async def test_each_command_ends_quietly_with_a_reader_that_has_ended(words: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        code, errors = await piped(words, write, environment())
+    finally:
+        os.close(write)
+    assert (code, errors) == (PIPE, "")
+
+
+@pytest.mark.parametrize("words", [*COMMANDS, "status -A --watch"])
 async def test_a_reader_that_has_ended_is_no_expired_token(lab: Lab, words: str) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
-        code, errors = await piped(lab, words, write)
+        settings = environment(KUBECONFIG=lab.kubeconfig("reader"))
+        code, errors = await piped(words, write, settings)
     finally:
         os.close(write)
     assert code == PIPE, errors
     assert "rror" not in errors
 
 
-async def piped(lab: Lab, words: str, stdout: int) -> tuple[int, str]:
-    settings = environment(KUBECONFIG=lab.kubeconfig("reader"))
+async def piped(words: str, stdout: int, settings: Mapping[str, str]) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         BIN / "reconciler", *words.split(), env=settings, stdin=asyncio.subprocess.DEVNULL,
         stdout=stdout, stderr=asyncio.subprocess.PIPE,
