@@ -6,7 +6,7 @@ never, and so may its answer: what a client gave up on is applied if it arrives.
 Decisions and intervals are the product's own functions; nothing of them is repeated here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reconciler.clock import NEVER, EpochTime, Instant
 from reconciler.leadership import election_rules, lease_timing
@@ -60,24 +60,36 @@ class Server:
     def version(self) -> str:
         return str(len(self.history) + 1)
 
-    def write(self, expected: LeaseRecord | None, holder: str, duration_s: int, count: int) -> bool:
+    def write(self, expected: LeaseRecord | None, write: "Write") -> bool:
         """Apply a create (`expected` None) or a patch of one version; False for a conflict."""
         if expected != self.current:
             return False
-        version = str(len(self.history) + 2)
-        self.history.append(LeaseRecord("uid", version, holder, duration_s, "", count))
+        version, count = str(len(self.history) + 2), write.transitions
+        self.history.append(
+            LeaseRecord("uid", version, write.holder, write.duration_s, "", count, write.mark)
+        )
         return True
+
+    def annotate(self) -> None:
+        """Let another client change what is no part of the record."""
+        if self.current is not None:
+            version = str(len(self.history) + 2)
+            self.history.append(replace(self.current, version=version))
 
 
 @dataclass
 class Write:
-    """A write under way, or done; `state` is what the network did with it so far."""
+    """A write under way, or done; `state` is what the network did with it so far.
+
+    `mark` is its `renewTime`.
+    """
 
     expected: LeaseRecord | None
     holder: str
     duration_s: int
     transitions: int
     sent_at: Instant
+    mark: str
     state: str = "sent"
     made: LeaseRecord | None = None
     is_blind: bool = False
@@ -150,9 +162,14 @@ class Replica:
 
     def _send(self, record: LeaseRecord | None, transitions: int) -> Write:
         sent_at = self.clock.monotonic()
-        self.waiting = Write(record, str(self.me), self.timing.lease_s, transitions, sent_at)
+        mark = self.mark_of(record)
+        self.waiting = Write(record, str(self.me), self.timing.lease_s, transitions, sent_at, mark)
         self.writes.append(self.waiting)
         return self.waiting
+
+    def mark_of(self, record: LeaseRecord | None) -> str:
+        """Return what marks the next write, which replaces `record`: none has it yet."""
+        return f"{self.me} {len(self.writes)}"
 
     def answered(self, write: Write) -> None:
         """Take in the answer of the write that is waited for; others come too late to be heard."""
@@ -198,9 +215,8 @@ class Replica:
         self.lose()
         if hold is None or record is None or record.holder != str(self.me):
             return
-        self.writes.append(
-            Write(record, "", RELEASED_S, record.transitions, self.clock.monotonic())
-        )
+        sent_at, mark = self.clock.monotonic(), self.mark_of(record)
+        self.writes.append(Write(record, "", RELEASED_S, record.transitions, sent_at, mark))
 
 
 @dataclass
@@ -237,7 +253,7 @@ class World:
             return
         write.state = "arrived"
         expected = self.server.current if write.is_blind else write.expected
-        if self.server.write(expected, write.holder, write.duration_s, write.transitions):
+        if self.server.write(expected, write):
             write.made = self.server.current
 
     def answer(self, replica: Replica, write: Write) -> None:

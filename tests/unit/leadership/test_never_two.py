@@ -96,6 +96,11 @@ class Interleaving(RuleBasedStateMachine):
     def watch(self, index: int, count: int) -> None:
         self.world.watch(self.replica(index), count)
 
+    @rule()
+    def annotate(self) -> None:
+        """Another client changes the Lease, and nothing of its record."""
+        self.world.server.annotate()
+
     @rule(index=REPLICAS)
     def ask(self, index: int) -> None:
         self.world.ask(self.replica(index))
@@ -178,6 +183,14 @@ class FirstClaimOnly(Replica):
         return replace(observed, expires_at=old.expires_at)
 
 
+class RepeatsItsMark(Replica):
+    """A renewal is not distinguished from another client's edit of the former one."""
+
+    def mark_of(self, record: LeaseRecord | None) -> str:
+        is_renewal = record is not None and record.holder == str(self.me)
+        return record.renewed if record is not None and is_renewal else super().mark_of(record)
+
+
 class BlindWrites(Replica):
     """A write that is applied at any version."""
 
@@ -204,6 +217,7 @@ MUTANTS = [
     FromTheAnswer,
     OwnDuration,
     FirstClaimOnly,
+    RepeatsItsMark,
     BlindWrites,
     ReleasesFirst,
 ]
