@@ -70,6 +70,8 @@ class Server:
     def pause(self) -> None:
         """Freeze the process (SIGSTOP): its sockets stay open, and no request gets an answer."""
         os.kill(self.pid, signal.SIGSTOP)
+        # A thread on another core runs on for a moment, and may still answer.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Undo `pause`; harmless if it is not paused."""

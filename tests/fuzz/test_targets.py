@@ -36,9 +36,10 @@ ELSEWHERE = {
     "platform/client.py": OVER_HTTP,
     "tokens/oidc.py": OVER_HTTP,
     "telemetry/otlp_adapter.py": OVER_HTTP,
-    # What these read is no peer's: files of the package or the kernel, URLs that were validated.
+    # What these read is no peer's: files of the package or the kernel, and URLs of settings.
     "kube/auth/child_processes.py": "tests/unit/test_entry.py",
     "net/file_rotation.py": "tests/unit/test_rotation.py",
+    "net/urls.py": "tests/unit/test_urls.py",
     "preflight/checks.py": "tests/cluster/test_check.py",
     "preflight/environment.py": "tests/unit/preflight/test_environment.py",
     "telemetry/otlp_spans.py": "tests/unit/telemetry/test_otlp_spans.py",

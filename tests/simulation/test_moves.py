@@ -32,7 +32,7 @@ SECRET = {"metadata": {"name": NAME, "labels": LABELS, "annotations": OURS}}
     ("mode", "error"),
     [
         (0, errors.AdmissionDenied),
-        (1, errors.KubeError),
+        (1, errors.AdmissionDenied),
         (2, errors.ServerError),
         (3, errors.ServerError),
     ],
