@@ -15,6 +15,7 @@ from uuid import uuid4
 import structlog
 
 from reconciler import __version__
+from reconciler.app import memory
 from reconciler.app.election import Election
 from reconciler.app.telemetry import MetricsEndpoint, Telemetry, open_telemetry
 from reconciler.clock import Clock, SystemClock
@@ -57,6 +58,7 @@ def run(settings: Settings, outlet: StderrWriter) -> None:
     configure_logs(settings.log_level, settings.log_format)
     gc.freeze()  # what was imported stays
     gc.enable()
+    memory.map_large_blocks()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run_until_signal(settings, outlet))
 
@@ -243,7 +245,7 @@ def _config(settings: Settings) -> ControllerConfig:
         drain_s=settings.drain_s,
         lease_s=float(settings.lease_duration_s) if settings.leader_elect else 0.0,
         shard=settings.shard,
-        on_synced=_freeze_memory,
+        on_synced=memory.freeze,
     )
 
 
@@ -260,13 +262,6 @@ def _identity(settings: Settings) -> PageIdentity:
             traces=settings.trace_url or "",
         ),
     )
-
-
-def _freeze_memory() -> None:
-    """Collect garbage seldom: the first lists stay in memory, and a refresh makes no cycles."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -26,7 +26,7 @@ from random import Random
 from typing import Any, Generic, TypeVar
 from unittest import mock
 
-from reconciler.app.main import _freeze_memory
+from reconciler.app.memory import freeze, map_large_blocks
 from reconciler.app.telemetry import MetricsEndpoint, open_telemetry
 from reconciler.clock import EpochTime, SystemClock, format_utc
 from reconciler.controller.compose import compose
@@ -341,7 +341,7 @@ async def _first_start(sessions: int, steps: Steps, *, trace: bool) -> dict[str,
         synced = asyncio.Event()
 
         def on_synced() -> None:
-            _freeze_memory()
+            freeze()
             synced.set()
 
         ports = Ports(
@@ -417,7 +417,8 @@ def _components(sessions: int) -> dict[str, int]:
 
 def _work(sessions: int, trace: bool, answer: Connection) -> None:
     configure_logs("ERROR", "json")
-    gc.freeze()  # as a run does
+    gc.freeze()  # as a run does, and what follows
+    map_large_blocks()
     steps = Steps()
     with steps.timed():
         answer.send(asyncio.run(_first_start(sessions, steps, trace=trace)))

@@ -1,12 +1,13 @@
 """One fault a minute, drawn from a seed, on real servers; each is shorter than what tokens survive.
 
-The faults are drawn like cards: each comes once before one comes again.
+The faults are drawn like cards: each comes once before one comes again. The first ones come faster,
+so that each has come once when the warm-up ends: a fault's first time needs memory that stays.
 """
 
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -23,6 +24,13 @@ from tests.cluster.world import ExpiryWatch, Runner, World
 from tests.controller import Controller
 
 MINUTE_S = 60.0
+WARM_UP_S = 600.0
+"""Each fault has come once, and caches, pools and the allocator have reached their sizes in this
+time; no slope is judged before."""
+
+GAP_S = 5.0
+"""Least time between two faults: what is due by then is refreshed."""
+
 SLOW_S = 2.0
 CHANGED = 0.05
 """Part of the sessions that a fault of sessions changes."""
@@ -42,6 +50,22 @@ class Played:
     name: str
     start_s: float
     took_s: float
+
+
+def slots(length_s: float, kinds: int) -> Iterator[tuple[float, float]]:
+    """Yield when the slot of each fault begins, and its length, in seconds.
+
+    >>> [round(begin_s) for begin_s, _ in slots(720, 15)]
+    [0, 40, 80, 120, 160, 200, 240, 280, 320, 360, 400, 440, 480, 520, 560, 600, 660]
+    >>> list(slots(120, 15))
+    [(0.0, 60.0), (60.0, 60.0)]
+    """
+    begin_s = 0.0
+    while begin_s < length_s:
+        warms_up = length_s > WARM_UP_S and begin_s < WARM_UP_S - 1e-6
+        room_s = WARM_UP_S / kinds if warms_up else MINUTE_S
+        yield begin_s, room_s
+        begin_s += room_s
 
 
 class Chaos:
@@ -82,25 +106,25 @@ class Chaos:
         }  # fmt: skip
 
     async def run(self, minutes: int) -> None:
-        """Play one fault in each minute."""
+        """Play each fault once in the warm-up, and then one in each minute."""
         deck: list[str] = []
-        for minute in range(minutes):
+        for begin_s, room_s in slots(minutes * MINUTE_S, len(self.faults)):
             if not deck:
                 deck = self._random.sample(sorted(self.faults), len(self.faults))
             name = deck.pop()
             longest_s, fault = self.faults[name]
             length_s = self._random.uniform(0.5, 1.0) * longest_s
-            start_s = minute * MINUTE_S + self._random.uniform(0.0, MINUTE_S - longest_s)
+            start_s = begin_s + self._random.uniform(0.0, max(0.0, room_s - GAP_S - longest_s))
             await asyncio.sleep(max(0.0, self._began_at + start_s - time.monotonic()))
             began_at = time.monotonic()
             try:
                 async with fault():
                     await asyncio.sleep(length_s)
             except (aiohttp.ClientError, TimeoutError, AdminError) as error:
-                say(f"minute {minute}: {name} could not be played: {error!r}")
+                say(f"second {start_s:.0f}: {name} could not be played: {error!r}")
             played = Played(name, began_at - self._began_at, time.monotonic() - began_at)
             self.played.append(played)
-            say(f"minute {minute}: {name}, {played.took_s:.1f} s")
+            say(f"second {start_s:.0f}: {name}, {played.took_s:.1f} s")
 
     def excuses(self, at_s: float) -> bool:
         """Return whether a token that expired at this time may have, after a fault too long."""

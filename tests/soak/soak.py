@@ -15,7 +15,7 @@ from tests.bench.figures import quantile
 from tests.bench.procfs import rss_mb
 from tests.cluster.world import ExpiryWatch, World
 from tests.controller import Controller, running
-from tests.soak.chaos import Chaos
+from tests.soak.chaos import WARM_UP_S, Chaos
 from tests.soak.trend import by_minute, theil_sen
 
 TTL_S = 60.0
@@ -31,9 +31,6 @@ TIMES = {
 START_S = 300.0
 SAMPLE_S = 10.0
 POLL_S = 3.0
-WARM_UP_S = 600.0
-"""Caches, pools and the allocator reach their sizes in this time; no slope is judged before."""
-
 LIMITS = {"rss_mb": 1.0, "descriptors": 6.0, "sockets": 6.0, "tasks": 6.0}
 """Most growth an hour."""
 
