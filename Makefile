@@ -57,16 +57,10 @@ release: setup ## Build the files of a release, which must be the same each time
 sbom: setup ## List the image's packages with their licences; build/sbom.cdx.json
 	$(BIN)/python -m tests.release.sbom
 
-# Tokens of seconds expire by themselves where no core is free. Their tests mostly wait: they run
-# at the same time as all others, whose processes have the lowest priority.
 test: setup ## Run every test that can run here; print what was skipped and how to get it
-	@mkdir -p build; \
-	$(BIN)/python -m pytest -m realtime --ignore=tests/faults >build/test-realtime.log 2>&1 & \
-	realtime=$$!; code=0; \
-	nice -n 19 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
-	  --durations=15 -m "not realtime" || code=$$?; \
-	wait $$realtime || code=$$?; \
-	cat build/test-realtime.log; exit $$code
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
+	  -m "not realtime"
+	$(BIN)/python -m pytest -m realtime --ignore=tests/faults
 
 faults: assets ## Break HTTP, TLS and TCP between the product and its real peers; stop, kill and fill servers
 	$(BIN)/python -m pytest tests/faults

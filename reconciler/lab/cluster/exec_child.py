@@ -8,13 +8,9 @@ import ctypes
 import os
 import signal
 import sys
-from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
 """Source: linux/prctl.h. The setting survives exec."""
-
-AUTOGROUP = "/proc/self/autogroup"
-"""The priority of a session: Linux shares the cores out to sessions first. Source: sched(7)."""
 
 
 def main(parent: int, command: list[str]) -> None:
@@ -25,20 +21,9 @@ def main(parent: int, command: list[str]) -> None:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # one could arrive before the program handles it
-    if os.getsid(0) == os.getpid() and os.path.exists(AUTOGROUP):
-        _lower_session(os.nice(0))
     if os.getppid() != parent:
         sys.exit("the parent ended before its child was ready")
     os.execv(command[0], command)  # noqa: S606 - this is the whole purpose
-
-
-def _lower_session(niceness: int) -> None:
-    """Give our new session the lower priority that we have: it begins with the usual one."""
-    if niceness <= 0:
-        return
-    # An ordinary user may change one in 0.1 s: this one stays as it is.
-    with suppress(OSError), open(AUTOGROUP, "w") as file:
-        file.write(str(niceness))
 
 
 if __name__ == "__main__":
