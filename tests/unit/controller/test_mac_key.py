@@ -350,7 +350,7 @@ def test_a_confirmation_that_is_refused_costs_no_token(ttl_s: int) -> None:
             for _ in range(900):
                 await asyncio.sleep(1.0)
                 least_s = min(world.remaining_s(f"2Ab{number}") for number in range(SESSIONS))
-                assert least_s >= 0.35 * ttl_s
+                assert least_s >= 0.49 * ttl_s  # as if nothing were refused
             assert kube.refused
 
     simulate(scenario)
