@@ -147,7 +147,7 @@ class Results:
             found = self._read()
             found[digest] = {"name": mutant.name, "killer": killer, "seconds": round(seconds, 1)}
             self._path.parent.mkdir(exist_ok=True)
-            whole = self._path.with_suffix(".new")  # others read meanwhile
+            whole = self._path.with_suffix(".new")  # others read at the same time
             whole.write_text(json.dumps(found, indent=1, sort_keys=True))
             whole.replace(self._path)
 

@@ -52,20 +52,20 @@ class Played:
     took_s: float
 
 
-def slots(length_s: float, kinds: int) -> Iterator[tuple[float, float]]:
+def slots(minutes: int, kinds: int) -> Iterator[tuple[float, float]]:
     """Yield when the slot of each fault begins, and its length, in seconds.
 
-    >>> [round(begin_s) for begin_s, _ in slots(720, 15)]
+    >>> [round(begin_s) for begin_s, _ in slots(12, 15)]
     [0, 40, 80, 120, 160, 200, 240, 280, 320, 360, 400, 440, 480, 520, 560, 600, 660]
-    >>> list(slots(120, 15))
+    >>> list(slots(2, 15))
     [(0.0, 60.0), (60.0, 60.0)]
     """
-    begin_s = 0.0
-    while begin_s < length_s:
-        warms_up = length_s > WARM_UP_S and begin_s < WARM_UP_S - 1e-6
-        room_s = WARM_UP_S / kinds if warms_up else MINUTE_S
-        yield begin_s, room_s
-        begin_s += room_s
+    first_s = 0.0
+    if minutes * MINUTE_S > WARM_UP_S:
+        first_s, room_s = WARM_UP_S, WARM_UP_S / kinds
+        yield from ((number * room_s, room_s) for number in range(kinds))
+    for minute in range(minutes - round(first_s / MINUTE_S)):
+        yield first_s + minute * MINUTE_S, MINUTE_S
 
 
 class Chaos:
@@ -108,7 +108,7 @@ class Chaos:
     async def run(self, minutes: int) -> None:
         """Play each fault once in the warm-up, and then one in each minute."""
         deck: list[str] = []
-        for begin_s, room_s in slots(minutes * MINUTE_S, len(self.faults)):
+        for begin_s, room_s in slots(minutes, len(self.faults)):
             if not deck:
                 deck = self._random.sample(sorted(self.faults), len(self.faults))
             name = deck.pop()
