@@ -143,11 +143,10 @@ class WorkQueue(Generic[K]):
         self._dispatch()
         return count
 
-    def retry_now(self, key: K) -> bool:
-        """Make a key due now that waits after a failure; return whether it did so."""
-        is_woken = self._scheduler.retry_now(key, now_at=self._clock.monotonic())
+    def retry_now(self, key: K) -> None:
+        """Make a key due now that waits after a failure; no other is changed."""
+        self._scheduler.retry_now(key, now_at=self._clock.monotonic())
         self._dispatch()
-        return is_woken
 
     def pause(self) -> None:
         """Hand out nothing until `resume`; everything else continues, runs in flight included."""

@@ -228,14 +228,13 @@ class Scheduler(Generic[K]):
         self._promote(now_at)
         return len(woken)
 
-    def retry_now(self, key: K, *, now_at: Instant) -> bool:
-        """Make a key due now that waits after a failure; return whether it did so."""
+    def retry_now(self, key: K, *, now_at: Instant) -> None:
+        """Make a key due now that waits after a failure; no other is changed."""
         self._promote(now_at)
         entry = self._entries.get(key)
         if entry is None or entry.stage is not _Stage.WAITING or entry.request.not_before is None:
-            return False
+            return
         self._change(entry, _unblocked(entry.request, now_at), now_at)
-        return True
 
     def is_running(self, key: K) -> bool:
         entry = self._entries.get(key)
