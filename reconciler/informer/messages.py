@@ -78,8 +78,9 @@ class ListWatchStats:
     """Counters since the start.
 
     `state` is "listing" or "watching". `lists` counts LIST requests, each page as one; `relists`
-    the complete lists after the first; `failures` those of the current streak; `drift_found` the
-    changes that consistency checks found missing.
+    the complete lists after the first; `skipped` objects that could not be read, each time that
+    they came; `failures` those of the current streak; `drift_found` the changes that consistency
+    checks found missing.
     """
 
     state: str

@@ -247,6 +247,16 @@ WATCH_ERRORS = _metric(
     "watch_errors_total", "counter", "{error}", "Failed lists and watches.",
     "resource", "namespace",
 )  # fmt: skip
+WATCH_SKIPPED = _metric(
+    "watch_skipped_objects_total", "counter", "{object}",
+    "Objects of lists and watch events that could not be read: no session is known from them.",
+    "resource", "namespace",
+)  # fmt: skip
+WATCH_PANICS = _metric(
+    "watch_handler_panics_total", "counter", "{crash}",
+    "Changes of objects whose handling ended in a defect of ours; see the log.",
+    "resource", "namespace",
+)  # fmt: skip
 DOWN = _metric(
     "endpoint_down", "gauge", "1",
     "1 while an endpoint (kube, platform, issuer) is unreachable, or refuses our credentials, and"

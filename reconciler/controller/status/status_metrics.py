@@ -118,6 +118,8 @@ def _watches(snapshot: StatusSnapshot) -> Iterator[Sample]:
         yield Sample(metrics.BOOKMARKS, counts.bookmarks, labels)
         yield Sample(metrics.RELISTS, counts.relists, labels)
         yield Sample(metrics.WATCH_ERRORS, counts.errors, labels)
+        yield Sample(metrics.WATCH_SKIPPED, counts.skipped, labels)
+        yield Sample(metrics.WATCH_PANICS, watch.callback_crashes, labels)
 
 
 def _endpoints(snapshot: StatusSnapshot) -> Iterator[Sample]:

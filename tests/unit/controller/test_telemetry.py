@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest import mock
 
 import pytest
 import structlog
@@ -21,8 +22,11 @@ from reconciler.controller.controller import Controller
 from reconciler.controller.ports import IssuerPort
 from reconciler.controller.status.collector import StatusCollector
 from reconciler.controller.status.run_traces import RunTraces
+from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.errors import Invalid, ServerError, TransportError
+from reconciler.lab.apiserver import in_process_client
 from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.lab.apiserver.representations import event_bytes
 from reconciler.telemetry.log_setup import add_trace_id
 from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler
 from reconciler.telemetry.otlp_spans import SampledTrace, spans_of
@@ -369,6 +373,37 @@ def test_an_outage_shows_and_series_of_ended_pods_are_gone() -> None:
             assert values["refresh_errors_total{error=IssuerUnavailable}"] > 0
 
     simulate(scenario)
+
+
+def test_an_object_that_cannot_be_read_and_a_handler_that_crashes_are_counted() -> None:
+    def crash(_: EventHandler, __: object) -> None:
+        raise ZeroDivisionError("obviously a defect")
+
+    def damaged(*args: Any, **options: Any) -> bytes:
+        line = event_bytes(*args, **options)
+        return line.replace(b'"uid":', b'"uid":5,"was":') if b"2odd" in line else line
+
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        watched = await watch(world)
+        async with running(world):
+            await settled(world)
+            values = await watched.values()
+            assert [values[name] for name in (skipped, of_secrets)] == [0, 1]
+            world.add_pod("2Odd")
+            world.add_secret("2Bb")
+            await asyncio.sleep(5)
+            values = await watched.values()
+            assert [values[name] for name in (skipped, of_pods, of_secrets)] == [1, 0, 2]
+
+    skipped = "watch_skipped_objects_total{namespace=,resource=pods}"
+    of_pods = "watch_handler_panics_total{namespace=,resource=pods}"
+    of_secrets = "watch_handler_panics_total{namespace=,resource=secrets}"
+    with (
+        mock.patch.object(EventHandler, "secret_seen", crash),
+        mock.patch.object(in_process_client, "event_bytes", damaged),
+    ):
+        simulate(scenario)
 
 
 def test_metrics_are_there_before_anything_else_is() -> None:
