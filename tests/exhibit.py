@@ -12,7 +12,6 @@ from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.decide.write_errors import PERMISSIONS
 from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.reconcile.run import ReconcileStats
-from reconciler.controller.state.confirmations import ConfirmationStats
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import (
@@ -120,7 +119,7 @@ def survey(
         "queue": queue(failing=sum(each.failures > 0 for each in shown)),
         "lease": LeaseStatus("replica-0/3-0a1b2c3d", True, "replica-0_uid_0a1b2c3d", 3, 0),
         "reconciler": ReconcileStats({}, {}, pod_touches_total=5),
-        "confirmations": ConfirmationStats(len(shown), len(shown), 0),
+        "listed_running": len(shown),
         "startup": StartupStatus(len(shown), True, 0.42, {"refreshed": len(shown)}),
     }
     return Shown(**(fields | changes))
@@ -157,7 +156,7 @@ def queue(
     bands = dict.fromkeys(Priority, 0)
     waiting = bands | {Priority.ROUTINE: 60}
     gated = {PERMISSIONS: without_right, "issuer": for_issuer}
-    schedule = ScheduleStats(bands, waiting, gated, 0, failing, 99, 1, 98, 0, oldest_s, overdue_s)
+    schedule = ScheduleStats(bands, waiting, gated, 0, failing, oldest_s, overdue_s)
     return QueueStats(schedule, 32, state)
 
 

@@ -128,7 +128,7 @@ def _endpoints(snapshot: StatusSnapshot) -> Iterator[Component]:
     notes = {
         "kube": _written(snapshot) if snapshot.lease.leading else "no write by a standby",
         "issuer": _issuer(snapshot),
-        "platform": f"{count(snapshot.confirmations.running, 'running session')} in its list"
+        "platform": f"{count(snapshot.listed_running, 'running session')} in its list"
         + ("" if snapshot.platform_allowed is None else f", {_limit(snapshot.platform_allowed)}"),
     }
     names = {"kube": "API server", "issuer": "Issuer", "platform": "Platform"}

@@ -81,11 +81,6 @@ class TokenEndpoint:
         self._shown_url = shown_url(url)
         self._description = f"token request to {self._shown_url}"
 
-    @property
-    def style(self) -> AuthStyle:
-        """The style that is tried first."""
-        return self._style
-
     async def request_token(self) -> TokenResponse:
         """Request a token.
 

@@ -209,8 +209,6 @@ class ScheduleStats:
         blocked: Of the waiting, those that an endpoint's recovery would make due, by endpoint.
         running: Keys that workers run now.
         failing: Keys with a failed last run, in every stage.
-        adds_total: Calls of `add`; `dedups_total` of them were merged into an earlier request.
-        pops_total: Work handed out; `starvation_picks_total` of it to the longest ready entry.
         oldest_ready_s: How long the longest ready entry has waited for a worker; 0.0 if none.
         longest_overdue_s: How long the most urgent ready entry has had no slack; 0.0 if none.
     """
@@ -220,10 +218,6 @@ class ScheduleStats:
     blocked: Mapping[str, int]
     running: int
     failing: int
-    adds_total: int
-    dedups_total: int
-    pops_total: int
-    starvation_picks_total: int
     oldest_ready_s: float
     longest_overdue_s: float
 

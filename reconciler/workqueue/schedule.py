@@ -95,7 +95,6 @@ class Scheduler(Generic[K]):
         self._promote_at: Instant = LONG_AGO
         self._waiting_in = dict.fromkeys(Priority, 0)
         self._since_starvation_pick = 0
-        self._adds = self._dedups = self._pops = self._starvation_picks = 0
         self._failing = 0
         self.running = 0
         """Number of keys that workers run now; read only."""
@@ -121,17 +120,14 @@ class Scheduler(Generic[K]):
         """
         pending = _pending(request, now_at)
         self._promote(now_at)
-        self._adds += 1
         entry = self._entries.get(key)
         if entry is None:
             self._enter(self._entries.setdefault(key, _Entry(key, pending)), pending, now_at)
         elif entry.stage is not _Stage.RUNNING:
-            self._dedups += 1
             self._change(entry, entry.request.merged(pending), now_at)
         elif entry.rerun is None:
             entry.rerun = pending
         else:
-            self._dedups += 1
             entry.rerun = entry.rerun.merged(pending)
 
     def pop(self, now_at: Instant) -> WorkItem[K] | None:
@@ -139,12 +135,10 @@ class Scheduler(Generic[K]):
         self._promote(now_at)
         if not self._oldest:
             return None
-        self._pops += 1
         self._since_starvation_pick += 1
         if self._since_starvation_pick < STARVATION_INTERVAL:
             return self._start(self._most_urgent(now_at), now_at)
         self._since_starvation_pick = 0
-        self._starvation_picks += 1
         return self._start(next(iter(self._oldest)), now_at)
 
     def done(self, key: K, *, next: ScheduleRequest | None, now_at: Instant) -> None:
@@ -273,10 +267,6 @@ class Scheduler(Generic[K]):
             blocked={name: len(entries) for name, entries in self._blocked.items()},
             running=self.running,
             failing=self._failing,
-            adds_total=self._adds,
-            dedups_total=self._dedups,
-            pops_total=self._pops,
-            starvation_picks_total=self._starvation_picks,
             oldest_ready_s=0.0 if oldest is None else now_at - oldest.ready_at,
             longest_overdue_s=max(0.0, now_at - min(ends, default=NEVER)),
         )

@@ -2,7 +2,6 @@
 
 import enum
 from collections.abc import Callable, Collection, KeysView
-from dataclasses import dataclass
 
 from cachetools import LRUCache, TLRUCache
 
@@ -33,13 +32,6 @@ PREVIOUS_KEY = -1
 
 MAX_DENIED = 10_000
 """Bound on remembered denials, so that a flood of labelled pods cannot fill the memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConfirmationStats:
-    confirmed: int
-    running: int
-    denied: int
 
 
 class Denial(enum.Enum):
@@ -328,9 +320,8 @@ class ConfirmationCache:
                     known.pop(key, None)
                 await turn.item_done()
 
-    def stats(self) -> ConfirmationStats:
-        confirmed = len(self._projects) + len(self._previous)
-        return ConfirmationStats(confirmed, len(self._running), len(self._denied))
+    def running_count(self) -> int:
+        return len(self._running)
 
 
 def _has_other_project(project: str, pod: ObjectMeta | None, secret: ObjectMeta | None) -> bool:

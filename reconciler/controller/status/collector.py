@@ -322,7 +322,7 @@ class StatusCollector:
             queue=self._parts.queue.stats(),
             lease=lease,
             reconciler=_copied(parts.stats),
-            confirmations=self._parts.confirmations.stats(),
+            listed_running=self._parts.confirmations.running_count(),
             startup=StartupStatus(
                 startup.sessions, startup.finished.is_set(), startup.seconds, startup.outcomes
             ),

@@ -9,7 +9,6 @@ from reconciler.clock import EpochTime, Instant
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.bulkhead_shell import SlowTargets
 from reconciler.controller.reconcile.run import ReconcileStats
-from reconciler.controller.state.confirmations import ConfirmationStats
 from reconciler.controller.status.exposure import Exposed
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.session_reading import SessionReading
@@ -70,7 +69,8 @@ class StatusSnapshot:
     `readings` has one entry a session, those with a pod first; `StatusCollector.rows` makes rows of
     them. `excluded` are those of them that are not to be refreshed, or were never confirmed.
     `exposed` are those for which the exposure has grown last, the latest first. `platform_allowed`
-    requests may be under way at the platform now, None where that is not limited.
+    requests may be under way at the platform now, None where that is not limited. `listed_running`
+    counts the running sessions of the platform's last lists.
     """
 
     now_s: EpochTime
@@ -85,7 +85,7 @@ class StatusSnapshot:
     queue: QueueStats
     lease: LeaseStatus
     reconciler: ReconcileStats
-    confirmations: ConfirmationStats
+    listed_running: int
     startup: StartupStatus
     exposed: tuple[Exposed, ...] = ()
     slow: SlowTargets = SlowTargets()  # noqa: RUF009 - frozen

@@ -40,10 +40,6 @@ class Trend:
         self._totals: dict[Series, float] = {}
         self._latest_s = 0.0
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(ring.itemsize * len(ring) for ring in self._rings.values())
-
     def observe(self, run: ReconcileRun) -> None:
         """Note how late a run began; the next snapshot has the longest."""
         self._latest_s = max(self._latest_s, run.lateness_s)

@@ -248,7 +248,6 @@ def test_every_eighth_pick_goes_to_the_longest_ready(scheduler: TimedScheduler) 
     for number in range(20):
         scheduler.add(f"urgent {number}", priority=Priority.EXPIRING)
     assert scheduler.run_all().index("patient") == STARVATION_INTERVAL - 1
-    assert scheduler.schedule.stats(scheduler.now_at).starvation_picks_total == 2
 
 
 def test_age_counts_from_the_due_time_and_not_from_when_it_was_looked_at(
@@ -530,8 +529,6 @@ def test_the_figures_show_what_waits_where(scheduler: TimedScheduler) -> None:
     assert stats.ready[Priority.CHANGED] == stats.ready[Priority.ROUTINE] == 1
     assert stats.waiting[Priority.ROUTINE] == 2
     assert (stats.blocked, stats.running) == ({"issuer": 1}, 1)
-    assert (stats.adds_total, stats.dedups_total) == (6, 1)
-    assert (stats.pops_total, stats.starvation_picks_total) == (2, 0)
     assert (stats.oldest_ready_s, stats.longest_overdue_s) == (5.0, 3.0)
     assert repr(stats) == (
         "<ready 2 (changed 1, routine 1), waiting 2, blocked 1 (issuer 1), running 1, "
@@ -551,7 +548,7 @@ def test_a_hundred_thousand_adds_of_a_thousand_keys_hold_only_a_thousand_entries
         )
         if number % 1000 == 0:
             assert schedule.slots <= 2 * len(schedule) + 5 * MIN_STALE_SLOTS
-    assert (len(schedule), schedule.stats(Instant(0)).dedups_total) == (1000, 99_000)
+    assert len(schedule) == 1000
 
 
 def test_runs_without_end_leave_nothing_behind() -> None:
