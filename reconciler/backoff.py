@@ -82,11 +82,12 @@ THROTTLED = BackoffPolicy("throttled", base_s=1.0, cap_s=60.0)
 load on a server with a long overload, and is well within the slack of 270 s."""
 
 MISCONFIGURED = BackoffPolicy("misconfigured", base_s=30.0, cap_s=300.0)
-"""403, 422 and refused credentials: a human has to act. Faster attempts only fill the audit log;
-after the correction the next attempt comes within five minutes."""
+"""A namespace that terminates, a Secret without its labels, a write that has no effect: no attempt
+succeeds before something else changes. After that the next one comes within five minutes."""
 
 DENIED = BackoffPolicy("denied", base_s=2.0, cap_s=30.0, least=0.5)
-"""A write that an admission policy or a webhook denies, or the API server rejects. A webhook that
-is rolled out with a fault denies for a minute, and an immutable Secret until a person acts. The
-waits are those between the probes of an endpoint that refuses us: `net.circuit_breaker`. Where more
-sessions are denied, each waits longer: `write_errors.denied_wait_s`."""
+"""A write that an admission policy or a webhook denies, that lacks a right, or that the API server
+rejects. A webhook that is rolled out with a fault denies for a minute, and a Secret is immutable
+until a person acts. The waits are those between the probes of an endpoint that refuses us:
+`net.circuit_breaker`. Where more sessions are denied, each waits longer:
+`write_errors.denied_wait_s`."""

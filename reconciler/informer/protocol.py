@@ -100,7 +100,7 @@ FORBIDDEN_S = (30.0, 60.0)
 REGAIN_S = (5.0, 7.5)
 """Wait after a 403 for a right that has worked: the authorizer of a large cluster, or a webhook,
 may take minutes after a start of the API server. The first answer to one informer of a namespace
-wakes all sessions there, each of which also retries every 30-300 s."""
+wakes all sessions there, which also try by themselves: `write_errors.denied_wait_s`."""
 
 REGAIN_FOR_S = 900.0
 """`REGAIN_S` applies for so long after the first 403; after that a person removed the right. 500

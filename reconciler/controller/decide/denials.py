@@ -10,22 +10,34 @@ replicas. So each accepted write causes at most `WOKEN` that are denied, and if 
 `WOKEN` is accepted, all sessions follow within some rounds.
 """
 
+from collections import Counter
 from itertools import islice
+from math import ceil
 
 from reconciler.naming import SessionKey
 
 WOKEN = 4
 """Most sessions that one accepted write wakes: 500 sessions follow in five rounds."""
 
+NAMESPACES_AT_ONCE = 10
+"""A missing right is asked for in so many namespaces at the rate of one denier each. In more of
+them each has its part of this rate: where 500 namespaces lack a right it is ten tries a second at
+most, and a hundred just before a common expiry. A right that one of them gets alone is noticed
+after some 100 s."""
+
+_RIGHT = "a missing right"
+"""A denier of this name; those of admission begin with `webhook`, `policy` or `namespace`."""
+
 
 class _Denier:
     """`waiting` are the denied sessions that no accepted write has woken, by namespace; the one
     that was tried longest ago is the first."""
 
-    __slots__ = ("sessions", "waiting")
+    __slots__ = ("sessions", "sessions_in", "waiting")
 
     def __init__(self) -> None:
         self.sessions = 0
+        self.sessions_in: Counter[str] = Counter()
         self.waiting: dict[str, dict[SessionKey, None]] = {}
 
     def add(self, key: SessionKey) -> None:
@@ -44,7 +56,8 @@ class Denials:
     """Which sessions' last writes were denied.
 
     A denier is a webhook, a policy, or the API server's checks in one namespace: a tenant may make
-    each of its own Secrets unwritable, which concerns no other namespace.
+    each of its own Secrets unwritable, which concerns no other namespace. A missing right has a
+    denier, too: it may be missing in one namespace, or in all of them.
 
     Cost: constant for each call; one entry for each denied session.
     """
@@ -59,13 +72,25 @@ class Denials:
         Args:
             denied_by: The webhook or the policy, or "" for neither.
         """
+        return self._record(key, denied_by or f"namespace {key.namespace}").sessions
+
+    def record_forbidden(self, key: SessionKey) -> int:
+        """Record a write that lacks a right; return how many sessions its tries are shared by.
+
+        They are those of its namespace, since rights are granted by namespace: a namespace with
+        many such sessions delays no other. Above `NAMESPACES_AT_ONCE` the number is greater.
+        """
+        sessions_in = self._record(key, _RIGHT).sessions_in
+        return sessions_in[key.namespace] * ceil(len(sessions_in) / NAMESPACES_AT_ONCE)
+
+    def _record(self, key: SessionKey, name: str) -> _Denier:
         self.forget(key)
-        name = denied_by or f"namespace {key.namespace}"
         denier = self._deniers.setdefault(name, _Denier())
         self._denier_of[key] = name
         denier.sessions += 1
+        denier.sessions_in[key.namespace] += 1
         denier.add(key)
-        return denier.sessions
+        return denier
 
     def record_accepted(self, key: SessionKey) -> tuple[SessionKey, ...]:
         """Record a write that was accepted; return the sessions to try now, `WOKEN` at most.
@@ -94,6 +119,9 @@ class Denials:
         denier = self._deniers[name]
         denier.discard(key)
         denier.sessions -= 1
+        denier.sessions_in[key.namespace] -= 1
+        if not denier.sessions_in[key.namespace]:
+            del denier.sessions_in[key.namespace]
         if not denier.sessions:
             del self._deniers[name]
 

@@ -98,7 +98,7 @@ def classify(error: RemoteError, attempt: int) -> RetryDecision:
     if isinstance(error, errors.AdmissionDenied):
         return RetryDecision(backoff.DENIED, event="write_refused")
     if isinstance(error, errors.Forbidden):
-        return RetryDecision(backoff.MISCONFIGURED, PERMISSIONS, "write_forbidden")
+        return RetryDecision(backoff.DENIED, PERMISSIONS, "write_forbidden")
     if isinstance(error, errors.AuthorizerNotReady):
         return RetryDecision(backoff.STARTING, PERMISSIONS)
     if error.transient:

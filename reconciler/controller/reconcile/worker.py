@@ -208,11 +208,18 @@ class Workers:
         self._report(work.key, error, decision, failures)
         denied = 0
         if decision.policy is backoff.DENIED:
-            denied_by = error.denied_by if isinstance(error, errors.KubeError) else ""
-            denied = self._sessions.denials.record_denied(work.key, denied_by)
+            denied = self._record_denied(work.key, error, decision)
         return self._retry(
             work, decision, failures, retry_after_s=error.retry_after_s, denied=denied
         )
+
+    def _record_denied(self, key: SessionKey, error: RemoteError, decision: RetryDecision) -> int:
+        """Return by how many sessions the tries of a denied write are shared."""
+        denials = self._sessions.denials
+        if decision.blocked_on == write_errors.PERMISSIONS:
+            return denials.record_forbidden(key)
+        denied_by = error.denied_by if isinstance(error, errors.KubeError) else ""
+        return denials.record_denied(key, denied_by)
 
     def _report(
         self, key: SessionKey, error: RemoteError, decision: RetryDecision, failures: int
@@ -267,7 +274,7 @@ class Workers:
         """Return the time of the retry: never later than a fraction of the remaining life.
 
         Args:
-            denied: How many sessions the same denier denies; 0 for another failure.
+            denied: By how many sessions the tries are shared; 0 for another failure.
         """
         _, plan = self._sessions.plan(work.key)
         left_s, rand = plan.readable_until_s - self._sessions.now_s(), self._random.random()

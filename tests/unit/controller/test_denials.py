@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from reconciler.controller.decide.write_errors import (
     DENIED_URGENT_S,
     denied_wait_s,
 )
-from reconciler.errors import AdmissionDenied
+from reconciler.errors import AdmissionDenied, KubeError
 from reconciler.kube.api import Kube
 from reconciler.kube.forwarding import ForwardingKube, KubeCall
 from reconciler.naming import SessionKey
@@ -34,9 +34,10 @@ def denial() -> AdmissionDenied:
 class Webhook(ForwardingKube):
     """Denies the writes of Secrets in the namespaces of `denies`; `tried` is when and where."""
 
-    def __init__(self, kube: Kube, denies: set[str]) -> None:
+    def __init__(self, kube: Kube, denies: set[str], error: Callable[[], KubeError]) -> None:
         super().__init__(kube)
         self.denies = denies
+        self._error = error
         self.tried: list[tuple[float, str]] = []
 
     @contextmanager
@@ -44,15 +45,15 @@ class Webhook(ForwardingKube):
         if (call.verb, call.resource.plural) == ("patch", "secrets"):
             self.tried.append((asyncio.get_running_loop().time(), call.namespace or ""))
             if call.namespace in self.denies:
-                raise denial()
+                raise self._error()
         yield
 
     def tries(self, since_s: float, namespace: str = PROJECT) -> list[float]:
         return [at for at, where in self.tried if at >= since_s and where == namespace]
 
 
-def install(world: World, *denies: str) -> Webhook:
-    webhook = Webhook(world.ports.kube, set(denies))
+def install(world: World, *denies: str, error: Callable[[], KubeError] = denial) -> Webhook:
+    webhook = Webhook(world.ports.kube, set(denies), error)
     world.ports = replace(world.ports, kube=webhook)
     return webhook
 

@@ -531,8 +531,8 @@ def test_missing_permissions_are_logged_once_a_namespace_and_retried_slowly() ->
             assert len(world.events("write_forbidden")) == 1
             before = tries
             await asyncio.sleep(1200)
-            # The slow pace: 30 s at least and 300 s at most between two tries of a session.
-            assert 10 * 1200 / 300 <= tries - before <= 10 * 1200 / 30
+            # The slow pace: 15 s at least and 30 s at most between two tries of a session.
+            assert 10 * 1200 / 30 <= tries - before <= 10 * 1200 / 15
 
     simulate(scenario)
 

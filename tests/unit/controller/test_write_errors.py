@@ -51,7 +51,7 @@ def test_a_retry_always_comes_while_most_of_the_life_is_left(left_s: float, gone
         (errors.Conflict("409", status=409), backoff.CONFLICT),
         (errors.TooManyRequests("429", status=429), backoff.THROTTLED),
         (errors.AuthorizerNotReady("403", status=403), backoff.STARTING),
-        (errors.Forbidden("403", status=403), backoff.MISCONFIGURED),
+        (errors.Forbidden("403", status=403), backoff.DENIED),
         (errors.AdmissionDenied("403", status=403), backoff.DENIED),
         (errors.Invalid("a wrong field", status=422), backoff.DENIED),
         (errors.QuotaExceeded("403", status=403), backoff.THROTTLED),
