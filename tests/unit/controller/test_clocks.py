@@ -31,9 +31,7 @@ async def expired_s(world: World, ids: list[str], seconds: int) -> int:
     total = 0
     for _ in range(seconds):
         await asyncio.sleep(1)
-        total += sum(
-            1 for each in ids if is_jwt(world.token(each)) and world.remaining_s(each) <= 0
-        )
+        total += sum(is_jwt(token) and world.left_s(token) <= 0 for token in map(world.token, ids))
     return total
 
 
