@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz fuzz-coverage bench faults soak mutants clean
+.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz fuzz-coverage bench faults soak mutants elections clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -57,10 +57,15 @@ release: setup ## Build the files of a release, which must be the same each time
 sbom: setup ## List the image's packages with their licences; build/sbom.cdx.json
 	$(BIN)/python -m tests.release.sbom
 
+# Tests with tokens of seconds, which nearly only wait: some at a time leave a core free. The longest
+# are first; a worker would take six seconds to import the tests of all files.
+REALTIME := tests/cluster/test_api_server_restart.py tests/lab/test_demo_replicas.py \
+  tests/lab/test_demo.py
+
 test: setup ## Run every test that can run here; print what was skipped and how to get it
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
 	  -m "not realtime"
-	$(BIN)/python -m pytest -m realtime --ignore=tests/faults
+	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1 -m realtime $(REALTIME)
 
 faults: assets ## Break HTTP, TLS and TCP between the product and its real peers; stop, kill and fill servers
 	$(BIN)/python -m pytest tests/faults
@@ -80,7 +85,8 @@ test-issuers: assets-issuers ## Run the issuers' tests against all four, not Key
 
 # Tests that hold documents, manifests and rules of the code against the code: seconds, no server.
 CONSISTENCY := $(addprefix tests/unit/test_,documents.py examples.py wording.py clock_rule.py \
-  confinement.py settings_names.py chart_values.py mutants.py) tests/alerts/test_dashboard.py
+  confinement.py settings_names.py chart_values.py mutants.py \
+  realtime.py) tests/alerts/test_dashboard.py
 
 check: setup ## Lint, types, layers, wording, documents against code; starts no server
 	$(BIN)/ruff check .
@@ -109,6 +115,10 @@ soak: assets ## Run hours with a fault each minute; memory must stay level. MINU
 
 mutants: assets ## Remove one defence after another; a world or a test must fail each time. ONLY="lease fence", SEEDS=5
 	$(BIN)/python -m tests.mutants --workers $(WORKERS) $(if $(SEEDS),--seeds $(SEEDS)) $(ONLY)
+
+elections: setup ## Elections among three replicas, with every fault of a leader; SEEDS=200
+	RECONCILER_ELECTIONS=$(or $(SEEDS),200) $(BIN)/python -m pytest -n $(WORKERS) \
+	  tests/simulation/test_replicas.py
 
 clean: ## Remove what the other targets made in this tree
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
