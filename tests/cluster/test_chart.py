@@ -469,6 +469,51 @@ class TestServer:
         gone = helm("status", "blue", place, kubeconfig=kubeconfig)
         assert "not found" in gone.stderr
 
+    def test_gets_no_second_release_that_would_share_a_lease(
+        self, release: Helm, kubeconfig: Path, namespace: str
+    ) -> None:
+        place = f"--namespace={namespace}"
+        release("install", "cyan", str(CHART), place, "--set=shards.count=2")
+        # Nor one that has a Lease of a shard.
+        for lease in ("token-reconciler", "token-reconciler-1"):
+            name = f"--set=settings.RECONCILER_LEASE_NAME={lease}"
+            refused = helm("install", "lime", str(CHART), place, name, kubeconfig=kubeconfig)
+            assert refused.returncode != 0
+            assert (
+                f"The release cyan in the namespace {namespace} has the Lease {lease}, too: one of"
+                " the two would never write a token. Uninstall it first, or install lime into"
+                ' another namespace (docs/install.md, "A second installation").'
+            ) in refused.stderr
+        release("upgrade", "cyan", str(CHART), place, "--set=fullnameOverride=other")
+        upgrade = ("upgrade", "lime", str(CHART), place, "--reset-values")
+        own = "--set=settings.RECONCILER_LEASE_NAME=own"
+        release("install", "lime", str(CHART), place, own)
+        switched = helm(*upgrade, kubeconfig=kubeconfig)
+        assert "The release cyan in the namespace" in switched.stderr
+        release("uninstall", "cyan", place)
+        release(*upgrade)
+        release("uninstall", "lime", place)
+
+    def test_gets_no_release_next_to_an_installation_by_kustomize(
+        self, kubeconfig: Path, namespace: str, tmp_path: Path
+    ) -> None:
+        [role] = [
+            one
+            for one in of_kind(overlay("cluster-wide"), "Role")
+            if "namespace" in one["metadata"]
+        ]
+        role["metadata"]["namespace"] = namespace
+        file = write([role], tmp_path / "role.json")
+        assert kubectl("apply", "-f", str(file), kubeconfig=kubeconfig).returncode == 0
+        place = f"--namespace={namespace}"
+        refused = helm("install", "lime", str(CHART), place, kubeconfig=kubeconfig)
+        assert "The installation with the Role token-reconciler-lease in the" in refused.stderr
+        # What the release itself would be called is taken over, with the flag of the guide.
+        taken = helm(
+            "install", RELEASE, str(CHART), place, "--dry-run=server", kubeconfig=kubeconfig
+        )
+        assert "cannot be imported into the current release" in taken.stderr
+
     async def test_upgrades_as_the_guide_says_what_somebody_changed_by_kubectl(
         self, release: Helm, kubeconfig: Path, admin: Admin, namespace: str
     ) -> None:

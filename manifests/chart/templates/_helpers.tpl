@@ -92,6 +92,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toJson $names }}
 {{- end }}
 
+{{/*
+Fail where another installation in the namespace has one of our Leases: one of the two would never
+write. Two Leases for the same sessions would be worse, so that the names do not follow the release.
+A Role names the Leases of each installation, by Helm or by kustomize. `lookup` finds nothing in
+`helm template`.
+*/}}
+{{- define "token-reconciler.refuseSharedLease" -}}
+{{- $leases := include "token-reconciler.leaseNames" . | fromJsonArray }}
+{{- $ours := printf "%s-lease" (include "token-reconciler.fullname" .) }}
+{{- range $role := (lookup "rbac.authorization.k8s.io/v1" "Role" .Release.Namespace "").items }}
+{{- $release := dig "annotations" "meta.helm.sh/release-name" "" $role.metadata }}
+{{- if and (ne $role.metadata.name $ours) (ne $release $.Release.Name) }}
+{{- range $rule := $role.rules }}
+{{- range $name := $rule.resourceNames }}
+{{- if and (has "leases" $rule.resources) (has $name $leases) }}
+{{- $who := ternary (printf "The release %s" $release) (printf "The installation with the Role %s" $role.metadata.name) (ne $release "") }}
+{{- fail (printf "%s in the namespace %s has the Lease %s, too: one of the two would never write a token. Uninstall it first, or install %s into another namespace (docs/install.md, \"A second installation\")." $who $.Release.Namespace $name $.Release.Name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "token-reconciler.caConfigMap" -}}
 {{- .Values.privateCA.configMap | default (printf "%s-ca" (include "token-reconciler.fullname" .)) }}
 {{- end }}
