@@ -1,15 +1,15 @@
 """The wait after a failure: exponential, with jitter, bounded by the token's life (pure)."""
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 FLOOR_S = 0.05
 """Shortest wait: a session with a token close to its expiry is retried 20 times a second at
 most."""
 
 
-@dataclass(frozen=True, slots=True)
-class BackoffPolicy:
+class BackoffPolicy(msgspec.Struct, frozen=True):
     """The back-off of one class of failure: first and widest window, 0 < `base_s` <= `cap_s`.
 
     `least` in [0, 1) is the part of a window that each wait has at least: by default none, which is

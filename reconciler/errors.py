@@ -4,7 +4,8 @@ No message, attribute or `repr` here may hold a token or another Secret value.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 
 class ReconcilerError(Exception):
@@ -50,8 +51,7 @@ class RemoteError(ReconcilerError):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True):
     """One entry of a Kubernetes Status' `details.causes`; `message` is the server's sentence."""
 
     reason: str

@@ -32,8 +32,7 @@ class SessionKey(NamedTuple):
         return f"{self.namespace}/{self.session_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(msgspec.Struct, frozen=True):
     """One of `count` parts of all sessions; the parts are numbered from 0.
 
     >>> str(Shard(0, 3))

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -45,8 +44,7 @@ LINKS = Links(
 IDENTITY = PageIdentity("replica-0", "ambient-code", "east", links=LINKS)
 
 
-@dataclass(frozen=True)
-class Shown(StatusSnapshot):
+class Shown(StatusSnapshot, frozen=True):
     """A survey and the rows that the controller would make of its readings."""
 
     rows: tuple[SessionStatus, ...] = ()
@@ -137,7 +135,7 @@ def trend_of(**values: Mapping[int, float]) -> TrendReading:
 def watch(
     resource: str, *, namespace: str | None = None, synced: bool = True, silent_s: float | None = 4
 ) -> ReflectorStats:
-    counts = dict.fromkeys(ListWatchStats.__dataclass_fields__, 0)
+    counts = dict.fromkeys(ListWatchStats.__struct_fields__, 0)
     protocol: Any = counts | {"state": "watching", "version": "7", "last_error": ""}
     return ReflectorStats(
         resource, namespace, synced, silent_s, silent_s, 0, ListWatchStats(**protocol)

@@ -4,11 +4,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
+from msgspec.structs import asdict
 
 from reconciler import __version__
 from reconciler.clock import LONG_AGO, Clock, Instant

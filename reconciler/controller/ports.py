@@ -1,9 +1,10 @@
 """What a replica reaches the world through, and the endpoints that are made from it."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
+
+import msgspec
 
 from reconciler.clock import Clock
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
@@ -24,8 +25,7 @@ Task = Callable[[], Coroutine[Any, Any, None]]
 """What runs in the controller's TaskGroup."""
 
 
-@dataclass(frozen=True, slots=True)
-class IssuerPort:
+class IssuerPort(msgspec.Struct, frozen=True):
     """Tokens on request.
 
     Args:
@@ -43,8 +43,7 @@ class ConnectPlatform(Protocol):
     def __call__(self, *, bearer: Bearer, breaker: CircuitBreaker) -> Platform: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
+class Ports(msgspec.Struct, frozen=True):
     """What a replica reaches the world through; each port has a real and a simulated form.
 
     Args:
@@ -75,8 +74,7 @@ class Ports:
     observers: tuple[Observer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoints:
+class Endpoints(msgspec.Struct, frozen=True):
     """The token source, the platform, and a circuit breaker for each endpoint.
 
     Args:

@@ -1,10 +1,10 @@
 """What the parts of one controller share: its runtime, its stores and its configuration."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+import msgspec
 import structlog
 from cachetools import TTLCache
 
@@ -44,8 +44,7 @@ class LogDedup:
         return self._logged.pop(fact, False)
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerConfig:
+class ControllerConfig(msgspec.Struct, frozen=True):
     """The settings that the controller depends on; see `Settings` for units and reasons."""
 
     names: Names
@@ -70,8 +69,7 @@ class ControllerConfig:
     """Called once, when the first lists are in the stores."""
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(msgspec.Struct, frozen=True):
     """What every part gets: the configuration, time, randomness, the log's memory, and traces."""
 
     config: ControllerConfig
@@ -81,8 +79,7 @@ class Runtime:
     tracer: Tracer
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(msgspec.Struct, frozen=True):
     """The two resources that are watched: the store of each, and how its objects are decoded."""
 
     pods: IndexedStore

@@ -1,13 +1,12 @@
 """Messages of the list/watch protocol: requests to send, and effects to execute (pure)."""
 
-from dataclasses import dataclass
+import msgspec
 
 from reconciler.informer.store import ObjectEvent
 from reconciler.kube.api import ObjectMeta
 
 
-@dataclass(frozen=True, slots=True)
-class ListRequest:
+class ListRequest(msgspec.Struct, frozen=True):
     """Ask for one page; limit 0 = everything."""
 
     version: str
@@ -15,16 +14,14 @@ class ListRequest:
     continue_token: str
 
 
-@dataclass(frozen=True, slots=True)
-class WatchRequest:
+class WatchRequest(msgspec.Struct, frozen=True):
     """Open a watch after `version` for `timeout_s` seconds."""
 
     version: str
     timeout_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class RetryDelay:
+class RetryDelay(msgspec.Struct, frozen=True):
     """Wait `wait_s` seconds before the next request. The server asked for the first `server_min_s`
     of them (Retry-After): only the rest may be cut short."""
 
@@ -32,8 +29,7 @@ class RetryDelay:
     server_min_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Replace:
+class Replace(msgspec.Struct, frozen=True):
     """Replace a scope of the store by a complete list.
 
     `check`: the consistency check asked for it; each difference is a change that the watch missed.
@@ -46,23 +42,20 @@ class Replace:
     proof: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(msgspec.Struct, frozen=True):
     """Apply one event to the store."""
 
     type: ObjectEvent
     object: ObjectMeta
 
 
-@dataclass(frozen=True, slots=True)
-class Bookmark:
+class Bookmark(msgspec.Struct, frozen=True):
     """Set the version that the stream has reached, in the store."""
 
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class LogEvent:
+class LogEvent(msgspec.Struct, frozen=True):
     """Log the first failure of a streak, a right that is missing, or a recovery."""
 
     name: str
@@ -73,8 +66,7 @@ class LogEvent:
 Effect = Replace | Apply | Bookmark | LogEvent
 
 
-@dataclass(frozen=True, slots=True)
-class ListWatchStats:
+class ListWatchStats(msgspec.Struct, frozen=True):
     """Counters since the start.
 
     `state` is "listing" or "watching". `lists` counts LIST requests, each page as one; `relists`

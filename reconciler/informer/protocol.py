@@ -9,8 +9,9 @@ list.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
+
+import msgspec
 
 from reconciler.clock import LONG_AGO, Instant
 from reconciler.errors import (
@@ -138,8 +139,7 @@ class State(Enum):
     """A watch is requested or open. A failure leads to `WATCH_DUE`, or to `LIST_DUE`."""
 
 
-@dataclass(slots=True)
-class _Counts:
+class _Counts(msgspec.Struct):
     lists: int = 0
     relists: int = 0
     events: int = 0
@@ -149,8 +149,7 @@ class _Counts:
     drift_found: int = 0
 
 
-@dataclass(slots=True)
-class _Listing:
+class _Listing(msgspec.Struct):
     """A list in progress. Its items are handed on when all pages are complete.
 
     `check`: the consistency check asked for it. `proof`: the server was restarted before it.
@@ -165,11 +164,10 @@ class _Listing:
     continue_token: str = ""
     first_version: str = ""
     pages: int = 0
-    items: list[ObjectMeta] = field(default_factory=list)
+    items: list[ObjectMeta] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Watching:
+class _Watching(msgspec.Struct):
     """The watch in progress; `events` counts everything that carried a version."""
 
     version: str
@@ -180,8 +178,7 @@ class _Watching:
     events: int = 0
 
 
-@dataclass(slots=True)
-class _FailureStreak:
+class _FailureStreak(msgspec.Struct):
     """The failures in a row; the next success of the right kind ends it.
 
     `has_failed_watch`: a list alone does not end the streak. `is_forbidden`: a 403 was among them.

@@ -6,10 +6,10 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 
 from reconciler.clock import Clock, Instant
@@ -56,8 +56,7 @@ CRASH_LOG_S = 60.0
 _LOG = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class ReflectorStats:
+class ReflectorStats(msgspec.Struct, frozen=True):
     """`silent_s` counts seconds since the last answer or event, None before the first one.
 
     `stuck_s` counts seconds since this loop began its last step or got an answer; each pause, list

@@ -1,6 +1,7 @@
 """What the cluster's objects say of one pod's token, by the controller's own arithmetic (pure)."""
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
@@ -39,8 +40,7 @@ _REASONS = {
 """The plan's reason that follows from the state alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class PodToken:
+class PodToken(msgspec.Struct, frozen=True):
     """One pod and the token that it reads. Instants are epoch seconds in the issuer's time.
 
     `expires_s` and `refresh_at_s` are None where they are not known; `endless` is True for a token

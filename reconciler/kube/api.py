@@ -121,8 +121,7 @@ class ApiResource(Generic[T]):
     decode_event: Callable[[bytes], Event[T]]
 
 
-@dataclass(frozen=True, slots=True)
-class ListOptions:
+class ListOptions(msgspec.Struct, frozen=True):
     """The objects of a kind to list: a namespace (None = all) and the server-side filters."""
 
     namespace: str | None = None

@@ -11,9 +11,9 @@ start.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 from cachetools import LRUCache
 
 from reconciler.clock import LONG_AGO, Instant
@@ -41,8 +41,7 @@ class AccessRight(NamedTuple):
     namespace: str | None
 
 
-@dataclass(slots=True)
-class _Refusal:
+class _Refusal(msgspec.Struct):
     """A streak of 403s for one right."""
 
     first_at: Instant

@@ -6,9 +6,9 @@ and mounts are decoded.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from reconciler.kube.api import ApiResource
 from reconciler.kube.decoding import resource, struct_decoder
@@ -68,8 +68,7 @@ class RawPodSpec(msgspec.Struct):
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
-@dataclass(frozen=True, slots=True)
-class SecretMounts:
+class SecretMounts(msgspec.Struct, frozen=True):
     """One session pod.
 
     Args:

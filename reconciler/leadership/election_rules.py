@@ -10,7 +10,9 @@ subtracted from the holder's validity to allow for clocks of different rates.
 """
 
 import math
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from reconciler.clock import LONG_AGO, NEVER, Instant
 from reconciler.kube.api import has_reached
@@ -24,8 +26,7 @@ from reconciler.leadership.lease_timing import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedLease:
+class ObservedLease(msgspec.Struct, frozen=True):
     """The Lease as last observed.
 
     Args:
@@ -51,30 +52,26 @@ class ObservedLease:
     edited_at: Instant = LONG_AGO
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Nothing to do before `until`, unless something else is observed."""
 
     until: Instant
 
 
-@dataclass(frozen=True, slots=True)
-class Acquire:
+class Acquire(msgspec.Struct, frozen=True):
     """Try to become the holder of this version, or of a new Lease, with `transitions` in it."""
 
     record: LeaseRecord | None
     transitions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(msgspec.Struct, frozen=True):
     """Write the same holder again."""
 
     record: LeaseRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """This replica no longer holds the Lease; `reason` in a few words."""
 
     reason: str

@@ -9,9 +9,9 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from random import Random
 
+import msgspec
 import structlog
 
 from reconciler.clock import LONG_AGO, Clock, Instant
@@ -81,8 +81,7 @@ MAX_HEARTBEAT_AGE_S = 30.0
 the default length, and longer than any garbage collection."""
 
 
-@dataclass(frozen=True, slots=True)
-class ElectionConfig:
+class ElectionConfig(msgspec.Struct, frozen=True):
     """The Lease of an elector, and its replica.
 
     Args:
@@ -99,7 +98,7 @@ class ElectionConfig:
     timing: ElectionTiming
     candidate: Candidate
     heartbeat_age_s: Callable[[], float]
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class LeaderElector:

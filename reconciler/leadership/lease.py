@@ -1,10 +1,10 @@
 """The Lease as it is read and written (pure): client-go's record, so that kubectl shows it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from reconciler.clock import EpochTime, format_utc_micros, parse_utc
 from reconciler.kube.api import ApiResource
@@ -70,8 +70,7 @@ def lease_resource() -> ApiResource[LeaseObject]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRecord:
+class LeaseRecord(msgspec.Struct, frozen=True):
     """One version of the Lease, missing fields filled in.
 
     `holder` is "" for none. `duration_s` is the holder's lease, 0 where none is written. `acquired`
@@ -231,8 +230,7 @@ def new_lease(name: str, spec: dict[str, Any], annotations: Mapping[str, str]) -
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Identity of a process: unique, and recognisable as the next process of its pod.
 
     Args:

@@ -18,7 +18,7 @@ Sources: chrony.conf(5), maxslewrate: 83333.333 ppm, on Linux at most 100000 ppm
 from 900000/HZ to 1100000/HZ, freq up to 500 ppm; clock_gettime(2).
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from reconciler.clock import Instant
 
@@ -39,8 +39,7 @@ MAX_EDITED_FRACTION = 1 / 6
 longest lease that leaves time for several takeovers within the slack."""
 
 
-@dataclass(frozen=True, slots=True)
-class ElectionTiming:
+class ElectionTiming(msgspec.Struct, frozen=True):
     """Seconds; `Settings` has defaults and reasons. Source of the three: client-go."""
 
     lease_s: int = 15
@@ -63,8 +62,7 @@ class ElectionTiming:
         return self.deadline_s / 2
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseHold:
+class LeaseHold(msgspec.Struct, frozen=True):
     """This replica holds the Lease.
 
     Args:

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Literal
+
+import msgspec
 
 from reconciler.clock import Clock, Instant
 from reconciler.errors import Forbidden, RemoteError
@@ -26,8 +27,7 @@ THRESHOLD = 3
 """Failures in a row that count as an outage; one connection reset is no outage."""
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerStats:
+class BreakerStats(msgspec.Struct, frozen=True):
     """`down_for_s` is 0.0 while the endpoint is up; `outages_total` counts up to down.
 
     `refuses`: it answers, and refuses our credentials; `refused_for_s` is for how long, 0.0 while

@@ -7,8 +7,9 @@ a trailing dot is the same name without it.
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
+
+import msgspec
 
 from reconciler.errors import SettingsError
 from reconciler.net.urls import url_problem
@@ -25,8 +26,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-@dataclass(frozen=True, slots=True)
-class _Exception:
+class _Exception(msgspec.Struct, frozen=True):
     """One entry of NO_PROXY: a range of addresses, or a name; `port` None = every port."""
 
     network: _Network | None = None

@@ -2,11 +2,11 @@
 
 import asyncio
 import re
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from reconciler import __version__
@@ -70,8 +70,7 @@ PROJECTS, SESSIONS, SESSION = "projects", "sessions", "session"
 M = TypeVar("M")
 
 
-@dataclass(frozen=True, slots=True)
-class PageLimits:
+class PageLimits(msgspec.Struct, frozen=True):
     """Rows of one page, bytes of one page, and bytes of one session that no smaller page splits."""
 
     rows: int = SIZE

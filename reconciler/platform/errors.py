@@ -5,9 +5,9 @@ comes from another program at the same address, and means that the platform was 
 """
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, ProtocolError
@@ -16,8 +16,7 @@ from reconciler.platform.models import decode
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorAnswer:
+class ErrorAnswer(msgspec.Struct, frozen=True):
     """An HTTP answer; `body` is bounded."""
 
     status: int

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol
 
+import msgspec
+
 from reconciler.errors import PlatformAnswerTooLarge, PlatformError, RemoteError
 from reconciler.platform.models import PlatformPage, T
 
@@ -54,8 +56,7 @@ class Fetch(Protocol[T]):
     async def __call__(self, query: PageQuery, /) -> PlatformPage[T]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ListResult(Generic[T]):
+class ListResult(msgspec.Struct, Generic[T], frozen=True):
     """The result of one list.
 
     Args:

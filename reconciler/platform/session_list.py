@@ -5,8 +5,9 @@ A session that is missing in a list may still exist: a list may be empty because
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from reconciler.errors import PlatformUnavailable, RemoteError
 from reconciler.platform.api import OnPage, Platform
@@ -24,8 +25,7 @@ MERGED_AT_ONCE = 2000
 """Rows that are merged in one turn of the event loop: some 3 ms; a hundred thousand take 0.15 s."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunningSessions:
+class RunningSessions(msgspec.Struct, frozen=True):
     """The running sessions by the platform's answers.
 
     Args:
@@ -75,17 +75,16 @@ async def list_running_sessions(
     return await run.result(targets)
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(msgspec.Struct):
     """One listing in progress; a target is a project, or None for all of them."""
 
     client: Platform
     on_page: OnPage
-    projects: list[str] = field(default_factory=list)
-    failures: dict[str, RemoteError] = field(default_factory=dict)
-    anomalies: list[str] = field(default_factory=list)
-    listings: dict[str | None, ListResult[PlatformSession]] = field(default_factory=dict)
-    probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    projects: list[str] = msgspec.field(default_factory=list)
+    failures: dict[str, RemoteError] = msgspec.field(default_factory=dict)
+    anomalies: list[str] = msgspec.field(default_factory=list)
+    listings: dict[str | None, ListResult[PlatformSession]] = msgspec.field(default_factory=dict)
+    probing: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     gave_up: bool = False
 
     async def choose_targets(self) -> list[str | None]:

@@ -1,9 +1,10 @@
 """The findings of the checks, each with what to do about it (pure)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from reconciler.kube.secret_mounts import SecretMounts
 from reconciler.preflight.permissions import AccessQuery, Permission, rule
@@ -22,8 +23,7 @@ WALL, API_SERVER, DATE = "wall_clock", "api_server_date", "issuer_date"
 NODE_REMEDY = "synchronise the node's clock (NTP)"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One finding.
 
     Args:

@@ -4,8 +4,10 @@ The manifests grant exactly this, and a test on a real API server finds each of 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 Where = Literal["sessions", "own"]
 """In the sessions' namespaces, or in the controller's own."""
@@ -14,8 +16,7 @@ LEASE = "token-reconciler"
 """Default name of the lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class Permission:
+class Permission(msgspec.Struct, frozen=True):
     """Verbs on one kind.
 
     Args:
@@ -57,8 +58,7 @@ EXCESS_PERMISSIONS = (
 """Rights that a security review asks about: they are never used."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class AccessQuery:
+class AccessQuery(msgspec.Struct, frozen=True, order=True):
     """One question to the authorizer; `namespace` "" is all namespaces."""
 
     namespace: str

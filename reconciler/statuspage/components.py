@@ -1,7 +1,8 @@
 """What the refreshes depend on, one line each: leader, endpoints, watches, queue (pure)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.controller.decide.write_errors import PERMISSIONS
 from reconciler.controller.status.snapshot import StatusSnapshot
@@ -39,8 +40,7 @@ LATE_S = 5.0
 """A session that is due for longer shows that there are too few workers, or that they hang."""
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(msgspec.Struct, frozen=True):
     """One line: the name, its state in a word or two, and the details."""
 
     name: str

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.snapshot import SessionStatus
@@ -16,8 +17,7 @@ STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 """Widths of a column; wider ones are multiples of the last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """Sessions with a remaining life of `from_s` to `to_s`; `height` is 0-100, of the tallest.
 
     `allowance` is where in the column's width the propagation allowance is, 0-100; None outside.
@@ -48,8 +48,7 @@ class Column:
         return "≤ 0" if self.to_s <= 0 else duration(self.to_s)
 
 
-@dataclass(frozen=True, slots=True)
-class ExpiryHistogram:
+class ExpiryHistogram(msgspec.Struct, frozen=True):
     """The first column has the expired tokens; `scale_s` is the end of the last one; `outside`
     counts sessions in no column: without a token, with an unknown expiry, or with none."""
 

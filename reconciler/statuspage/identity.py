@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote
+
+import msgspec
 
 from reconciler.controller.status.snapshot import LeaseStatus
 from reconciler.humanize import clean
@@ -17,8 +18,7 @@ _POD = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 """A name that is safe in a command. Source: RFC 1123, as Kubernetes restricts a pod's name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
+class Links(msgspec.Struct, frozen=True):
     """Addresses elsewhere, each "" for none; in `traces`, `TRACE_ID` stands for an ID."""
 
     dashboard: str = ""
@@ -34,8 +34,7 @@ class Links:
         return self.traces.replace(TRACE_ID, trace_id) if trace_id else ""
 
 
-@dataclass(frozen=True, slots=True)
-class PageIdentity:
+class PageIdentity(msgspec.Struct, frozen=True):
     """One replica; `namespace` and `cluster` are "" where they are not known.
 
     Args:

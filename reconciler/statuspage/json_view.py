@@ -1,9 +1,9 @@
 """A view of a snapshot as JSON: what the page shows, for a program (pure)."""
 
 import math
-from dataclasses import asdict
 
 import msgspec
+from msgspec.structs import asdict
 
 from reconciler import __version__
 from reconciler.clock import EpochTime

@@ -1,7 +1,8 @@
 """What one view of the page is made of (pure)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.status.history import RunRecord
@@ -11,8 +12,7 @@ from reconciler.naming import SessionKey
 from reconciler.statuspage.query import QueryResult, SessionQuery
 
 
-@dataclass(frozen=True, slots=True)
-class PageModel:
+class PageModel(msgspec.Struct, frozen=True):
     """The input of one view; `runs` has the recent runs of the rows in `result`, `events` the
     Events of the opened one."""
 

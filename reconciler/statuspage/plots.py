@@ -1,8 +1,9 @@
 """The last hours as small plots: paths of SVG, which need no script (pure)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
+
+import msgspec
 
 from reconciler.controller.status.trend import ENDPOINTS, STEP_S, TrendReading
 from reconciler.humanize import duration
@@ -17,8 +18,7 @@ LEAST_STEPS = 30
 _NAMES = {"kube": "API server", "platform": "Platform", "issuer": "Issuer"}
 
 
-@dataclass(frozen=True, slots=True)
-class Plot:
+class Plot(msgspec.Struct, frozen=True):
     """`note` says in words what is drawn; each bar has the attribute `d` of a path."""
 
     name: str

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
+
+import msgspec
+from msgspec.structs import replace
 
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.snapshot import SessionStatus
@@ -25,8 +27,7 @@ DIGITS = 7
 _BY_SORT = {column.sort: column for column in COLUMNS}
 
 
-@dataclass(frozen=True, slots=True)
-class SessionQuery:
+class SessionQuery(msgspec.Struct, frozen=True):
     """One view of the list. Every URL gives a view; none is an error.
 
     Args:
@@ -79,8 +80,7 @@ class SessionQuery:
         return "?" + urlencode({name: value for name, value in parameters.items() if value})
 
 
-@dataclass(frozen=True, slots=True)
-class QueryResult:
+class QueryResult(msgspec.Struct, frozen=True):
     """One page of the result: `total` rows matched, on `pages` pages, of which this is `page`.
 
     If the opened row is on another page, it is added as the first one.

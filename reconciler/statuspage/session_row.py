@@ -3,8 +3,9 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.token_state import HEALTHY, NOTHING_TO_READ, TokenState
@@ -71,8 +72,7 @@ _OUTCOMES: dict[Outcome, tuple[Severity, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RunMark:
+class RunMark(msgspec.Struct, frozen=True):
     """One run, or one Event; `words` say how it ended and why.
 
     `trace_id` is "" where none is known, `trace_url` where the trace cannot be seen.
@@ -86,8 +86,7 @@ class RunMark:
     trace_url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRow:
+class SessionRow(msgspec.Struct, frozen=True):
     """One session in the list; all text is made printable.
 
     `share` and `due` are positions on the life bar, 0-100: the remaining life now, and the

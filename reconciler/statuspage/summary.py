@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.decide.token_state import (
@@ -49,8 +50,7 @@ OVERDUE_S = 15.0
 """As in the alert TokenReconcilerOverdue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(msgspec.Struct, frozen=True):
     """`link` is a relative URL, or ""; `meaning` says what the figure is."""
 
     name: str
@@ -61,8 +61,7 @@ class Stat:
     meaning: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True):
     """One filter of the list, and the number of sessions that match."""
 
     name: str

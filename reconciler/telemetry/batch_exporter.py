@@ -8,9 +8,9 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from reconciler.clock import LONG_AGO, Instant
@@ -29,8 +29,7 @@ fault, not many."""
 FULL = "the queue is full: the collector is slower than what it is sent"
 
 
-@dataclass(frozen=True, slots=True)
-class ExporterStats:
+class ExporterStats(msgspec.Struct, frozen=True):
     """Items since the start by result; `queued` counts those that wait now."""
 
     sent: int

@@ -8,8 +8,9 @@ standby or leader, exports what it observes: take `max` over replicas, not `sum`
 `app/telemetry.py` adds those of the process.
 """
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+import msgspec
 
 PREFIX = "token_reconciler_"
 
@@ -17,8 +18,7 @@ Kind = Literal["counter", "gauge", "histogram", "snapshot"]
 """`snapshot`: a distribution at this moment, exported as a histogram; its rate has no meaning."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True):
     """`bounds` are a histogram's upper bounds, in `unit`; +Inf is added."""
 
     name: str

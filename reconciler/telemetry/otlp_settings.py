@@ -8,7 +8,8 @@ Configuration".
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.net.urls import url_problem
 from reconciler.telemetry.trace import Trace
@@ -58,8 +59,7 @@ _COMPRESSIONS = ("", "none", "gzip", "deflate")
 _COUNT = re.compile(r"[0-9]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Unserved:
+class Unserved(msgspec.Struct, frozen=True):
     """A variable that is set and cannot be served.
 
     Args:
@@ -70,8 +70,7 @@ class Unserved:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class OtlpSettings:
+class OtlpSettings(msgspec.Struct, frozen=True):
     """What the environment asks for.
 
     Args:

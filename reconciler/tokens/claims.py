@@ -8,7 +8,6 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -74,8 +73,7 @@ _HEADER_DECODER = msgspec.json.Decoder(_Header)
 _PAYLOAD_DECODER = msgspec.json.Decoder(_Payload)
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(msgspec.Struct, frozen=True):
     """`exp` and `iat` in epoch seconds; None if the token has none.
 
     `signing_key` is a short digest of the `kid` in a JWT's header, "" if there is none. Equal

@@ -8,8 +8,10 @@ import enum
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from reconciler.clock import NEVER, ClockOffset, EpochTime, Instant
 
@@ -74,8 +76,7 @@ PRECEDENCE = (
 and the estimate so far before a clock that contradicts it."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenTimes:
+class TokenTimes(msgspec.Struct, frozen=True):
     """The times in one response of the issuer.
 
     Args:
@@ -93,8 +94,7 @@ class TokenTimes:
     received_at: Instant
 
 
-@dataclass(frozen=True, slots=True)
-class ClockSample:
+class ClockSample(msgspec.Struct, frozen=True):
     """One token's claim, as it was first received.
 
     Args:
@@ -118,8 +118,7 @@ class ClockSample:
         return _drifted(self.bounds, now_at - self.at)
 
 
-@dataclass(frozen=True, slots=True)
-class ClockEstimate:
+class ClockEstimate(msgspec.Struct, frozen=True):
     """The issuer's time: `proven` by `PROOF` consecutive tokens, or voted from `source`."""
 
     bounds: Bounds

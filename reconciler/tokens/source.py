@@ -3,10 +3,10 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from reconciler.clock import LONG_AGO, Clock, EpochTime, Instant
@@ -93,8 +93,7 @@ MAX_SLEEP_S = 2.0
 before one is due: both must be noticed in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenStats:
+class TokenStats(msgspec.Struct, frozen=True):
     """The tokens issued since the start, and the present state.
 
     `best_remaining_s` is None without a usable token, `latest_ttl_s` the whole lifetime of the last

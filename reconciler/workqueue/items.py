@@ -1,7 +1,6 @@
 """The types of the queue: requests for runs, the work handed out, and the figures (pure)."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
 
@@ -199,8 +198,7 @@ def _union(first: tuple[str, ...], then: tuple[str, ...]) -> tuple[str, ...]:
     return (first + fresh)[:MAX_REASONS] if fresh else first
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class ScheduleStats:
+class ScheduleStats(msgspec.Struct, frozen=True):
     """Figures of a scheduler; all priorities, and all endpoints named so far, are present.
 
     Args:
@@ -233,8 +231,7 @@ class ScheduleStats:
         return f"<{text}>"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class QueueStats:
+class QueueStats(msgspec.Struct, frozen=True):
     """The scheduler's figures, the idle workers, and the state: `open`, `paused` or `closed`."""
 
     schedule: ScheduleStats

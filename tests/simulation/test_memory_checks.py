@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 
+import msgspec
 import pytest
 
 from reconciler.lab.simulation.conditions import Conditions
@@ -34,6 +35,17 @@ def test_the_containers_of_parts_are_counted_and_the_largest_of_a_class_remains(
         "Owner.parts": 2,
         "Owner.listed": 3,
     }
+
+
+class Counts(msgspec.Struct):
+    by_state: dict[str, int]
+
+
+Counts.__module__ = "reconciler.example"
+
+
+def test_the_containers_of_a_struct_are_counted() -> None:
+    assert sizes_of(Owner({"counts": Counts({"ready": 1, "waiting": 2})}))["Counts.by_state"] == 2
 
 
 SESSIONS = 200

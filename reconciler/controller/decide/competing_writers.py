@@ -11,8 +11,7 @@ process share the memory. A new process starts the sequence again: no object sho
 annotation, as the API server keeps no managed field for a writer that only removes.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from cachetools import TTLCache
 
 from reconciler.backoff import BackoffPolicy
@@ -36,8 +35,7 @@ would come after its expiry."""
 MAX_SESSIONS = 10_000
 
 
-@dataclass(slots=True)
-class _Overwrites:
+class _Overwrites(msgspec.Struct):
     count: int = 0
     consecutive: int = 0
     last_at: Instant = LONG_AGO

@@ -1,7 +1,6 @@
 """Which pods to touch, and when: after the Secret's write was observed in the watch (pure)."""
 
-from dataclasses import dataclass
-
+import msgspec
 from cachetools import LRUCache
 
 from reconciler.backoff import TRANSIENT
@@ -25,8 +24,7 @@ MAX_PENDING = 10_000
 """Most sessions with a remembered touch; after an eviction a pod is touched once more."""
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(msgspec.Struct):
     secret_uid: str
     version: str
     at: Instant

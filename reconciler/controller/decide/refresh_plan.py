@@ -12,7 +12,6 @@ that were issued at once spreads over the whole period.
 import enum
 import hashlib
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -128,8 +127,7 @@ class SessionState(msgspec.Struct, frozen=True):
         return secret if secret is not None and secret.session_id == self.key.session_id else None
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionContext:
+class DecisionContext(msgspec.Struct, frozen=True):
     """The inputs of the decision other than the session.
 
     Args:

@@ -4,7 +4,9 @@ The same for an error of a request that the write needs first: of the issuer, or
 """
 
 import math
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from reconciler import backoff, errors
 from reconciler.backoff import BackoffPolicy
@@ -22,8 +24,7 @@ PERMISSIONS = "rights"
 """Sessions blocked on this wait for a permission in their namespace."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryDecision:
+class RetryDecision(msgspec.Struct, frozen=True):
     """The retry of a session after a failed run.
 
     `blocked_on` is the endpoint that wakes it early when it recovers ("" = none); `event` is the

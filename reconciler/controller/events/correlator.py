@@ -3,8 +3,7 @@
 Source: client-go `tools/record/events_cache.go`; the figures are the same.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 from cachetools import LRUCache
 
 from reconciler.clock import EpochTime, Instant
@@ -26,8 +25,7 @@ MAX_MESSAGE = 1024
 """Bytes. Source: core/v1 validation of Events, `message` of at most 1 kB."""
 
 
-@dataclass(slots=True, eq=False)
-class EventSeries:
+class EventSeries(msgspec.Struct, eq=False):
     """One Event object: its message, its count, its first and last time (epoch seconds).
 
     `name` is "" until it is created; `queued` is True while it waits to be sent.
@@ -42,20 +40,17 @@ class EventSeries:
     queued: bool = False
 
 
-@dataclass(slots=True)
-class _Bucket:
+class _Bucket(msgspec.Struct):
     tokens: float
     at: Instant
 
 
-@dataclass(slots=True)
-class _Similar:
+class _Similar(msgspec.Struct):
     messages: set[str]
     at: Instant
 
 
-@dataclass(frozen=True, slots=True)
-class PodEvent:
+class PodEvent(msgspec.Struct, frozen=True):
     """An Event as it was last recorded; `last_s` is the time of its last occurrence (epoch)."""
 
     type: str

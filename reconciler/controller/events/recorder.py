@@ -6,8 +6,8 @@ in time is dropped and counted.
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from reconciler.controller.events.correlator import EventCorrelator, EventSeries, PodEvent
@@ -36,8 +36,7 @@ NOT_READY_S = 1.0
 """Time between two tries while the API server's authorizer is not ready; later Events wait."""
 
 
-@dataclass(slots=True)
-class EventStats:
+class EventStats(msgspec.Struct):
     """Counts since the start; `updated` counts repetitions of an existing Event."""
 
     created: int = 0

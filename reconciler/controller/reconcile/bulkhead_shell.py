@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from reconciler.controller.decide.bulkhead import (
@@ -40,8 +40,7 @@ ISSUER_TARGET = "(issuer)"
 _NO_ANSWER = (TransportError, ServerError, PlatformUnavailable, IssuerUnavailable, ProtocolError)
 
 
-@dataclass(frozen=True, slots=True)
-class SlowTargets:
+class SlowTargets(msgspec.Struct, frozen=True):
     """`names` are namespaces, the pods of one, the platform or the issuer, as the log names them.
 
     `parked` counts sessions that are due and wait until a target has room for their request.

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
 from reconciler.clock import EpochTime, Instant
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.evidence import Undone
@@ -92,8 +94,7 @@ Observer = Callable[[ReconcileRun], None]
 """Called with each run after its session went back to the queue."""
 
 
-@dataclass(slots=True)
-class ReconcileStats:
+class ReconcileStats(msgspec.Struct):
     """Counts since start; `refreshes` by reason, `failures` by error class."""
 
     refreshes: dict[str, int]

@@ -5,9 +5,10 @@ metrics share one snapshot, which is taken at a limited rate.
 """
 
 import asyncio
-from dataclasses import dataclass, replace
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from reconciler.clock import NEVER, ClockOffset, EpochTime, Instant
 from reconciler.controller.decide.block_reasons import BlockReason
@@ -55,8 +56,7 @@ _UNKNOWN = EntryInfo("", NEVER, Priority.ROUTINE, ("",), "", 0)
 """Of a key that the queue does not hold: it is not due."""
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerParts:
+class ControllerParts(msgspec.Struct, frozen=True):
     """The parts of one controller that a snapshot is read from."""
 
     stores: Stores

@@ -1,8 +1,8 @@
 """Log lines about endpoints: the start of a problem, one line a minute, and its end."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from reconciler.clock import Clock, Instant
@@ -23,8 +23,7 @@ RECENT_S = 10.0
 """A line this recent is not repeated by the line of the minute."""
 
 
-@dataclass(slots=True)
-class _LastLine:
+class _LastLine(msgspec.Struct):
     """The last line about one endpoint, and when it was logged (monotonic)."""
 
     condition: Condition

@@ -1,8 +1,9 @@
 """Estimated exposure: for how long pods held a token that had expired, as far as we can know."""
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from reconciler.clock import EPOCH, LONG_AGO, EpochTime
 from reconciler.controller.reconcile.run import ReconcileRun
@@ -37,8 +38,7 @@ class _Write(NamedTuple):
     seen_s: EpochTime
 
 
-@dataclass(frozen=True, slots=True)
-class Exposed:
+class Exposed(msgspec.Struct, frozen=True):
     """One session: for how many seconds it was counted, and when last (epoch, issuer's time)."""
 
     key: SessionKey

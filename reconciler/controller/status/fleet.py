@@ -2,7 +2,8 @@
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass, field
+
+import msgspec
 
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.naming import SessionKey
@@ -15,8 +16,7 @@ BOUNDS_S = (
 lives, and the first bucket holds the expired ones."""
 
 
-@dataclass(slots=True)
-class FleetSummary:
+class FleetSummary(msgspec.Struct):
     """Sums over sessions; `remaining_counts` has one entry for each of `BOUNDS_S`, not cumulative.
 
     Only sessions that the platform confirmed and that are to be refreshed count in states, lives,
@@ -32,11 +32,13 @@ class FleetSummary:
     """
 
     sessions: int = 0
-    states: dict[TokenState, int] = field(default_factory=lambda: dict.fromkeys(TokenState, 0))
-    blocked: dict[str, int] = field(default_factory=dict)
+    states: dict[TokenState, int] = msgspec.field(
+        default_factory=lambda: dict.fromkeys(TokenState, 0)
+    )
+    blocked: dict[str, int] = msgspec.field(default_factory=dict)
     unconfirmed: int = 0
     failing: int = 0
-    remaining_counts: list[int] = field(default_factory=lambda: [0] * len(BOUNDS_S))
+    remaining_counts: list[int] = msgspec.field(default_factory=lambda: [0] * len(BOUNDS_S))
     remaining_sum_s: float = 0.0
     remaining_min_s: float | None = None
     next_to_expire: SessionKey | None = None

@@ -7,8 +7,8 @@ client-go's leader election records its Events on the Lease, too.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 
 from reconciler.clock import LONG_AGO, EpochTime, Instant
@@ -39,8 +39,7 @@ Problems = Mapping[str, str]
 """Reason of the Event, one of a small closed set -> what is wrong, in one line without a token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reporter:
+class Reporter(msgspec.Struct, frozen=True):
     """Who reports, and on which Lease; the Lease does not have to exist.
 
     Args:
@@ -53,11 +52,10 @@ class Reporter:
     component: str
     replica: str
     kube: Kube
-    lasting: Problems = field(default_factory=dict)
+    lasting: Problems = msgspec.field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Series:
+class _Series(msgspec.Struct):
     """One Event object; instants are monotonic, but for `first_s` (epoch)."""
 
     began_at: Instant

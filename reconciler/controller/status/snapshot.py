@@ -1,7 +1,6 @@
 """The records of a snapshot, all of one instant; none holds a token (pure)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -19,8 +18,7 @@ from reconciler.tokens.source import TokenStats
 from reconciler.workqueue.items import QueueStats
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseStatus:
+class LeaseStatus(msgspec.Struct, frozen=True):
     """`holder` is the observed holder of the shard's Lease, "" for none; `transitions` is its
     Lease's count. `lapsed` is whether that Lease has ended: a leader that crashed stays in it."""
 
@@ -38,8 +36,7 @@ class LeaseStatus:
         return "" if self.lapsed else self.holder
 
 
-@dataclass(frozen=True, slots=True)
-class IssuerStatus:
+class IssuerStatus(msgspec.Struct, frozen=True):
     """`skew_s` is the issuer's time less our wall clock, known to `error_s` either way once it was
     `heard`; `known_by` names the time source that is believed, `offsets_s` are the clocks less the
     issuer's time, by clock."""
@@ -49,21 +46,19 @@ class IssuerStatus:
     error_s: float
     token: TokenStats
     known_by: str = ""
-    offsets_s: Mapping[str, float] = field(default_factory=dict)
+    offsets_s: Mapping[str, float] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class StartupStatus:
+class StartupStatus(msgspec.Struct, frozen=True):
     """`seconds` is 0.0 until it is finished; `outcomes` counts the sessions' first results."""
 
     sessions: int
     finished: bool
     seconds: float
-    outcomes: Mapping[str, int] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class StatusSnapshot:
+class StatusSnapshot(msgspec.Struct, frozen=True):
     """One reading; `now_s` is its instant (epoch, issuer's time), `taken_at` the same, monotonic.
 
     `readings` has one entry a session, those with a pod first; `StatusCollector.rows` makes rows of
@@ -88,7 +83,7 @@ class StatusSnapshot:
     listed_running: int
     startup: StartupStatus
     exposed: tuple[Exposed, ...] = ()
-    slow: SlowTargets = SlowTargets()  # noqa: RUF009 - frozen
+    slow: SlowTargets = SlowTargets()
     platform_allowed: int | None = None
 
 

@@ -8,8 +8,9 @@ Source of the fields: client-go, tools/clientcmd/api/v1/types.go.
 
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from reconciler.errors import SettingsError
 from reconciler.net.urls import url_problem
@@ -67,8 +68,7 @@ Headers = tuple[tuple[str, str], ...]
 """Names and values; a name may occur more than once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(msgspec.Struct, frozen=True):
     """The fields of a context's three sections, apart from credentials.
 
     Args:

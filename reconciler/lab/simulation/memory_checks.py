@@ -95,7 +95,9 @@ def sizes_of(root: object) -> dict[str, int]:
 def _is_walked(value: object) -> bool:
     module = type(value).__module__
     is_product = module.startswith(PRODUCT) and not module.startswith(LAB)
-    return is_product and not isinstance(value, msgspec.Struct | type)
+    if isinstance(value, msgspec.Struct):  # without `gc` it has no container that grows
+        return is_product and value.__struct_config__.gc
+    return is_product and not isinstance(value, type)
 
 
 def _is_container(value: object) -> bool:

@@ -1,9 +1,9 @@
 """Each write asks the fence twice: for the whole time limit, and as its bytes leave."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.controller.controller import Controller
 from reconciler.errors import NotLeaderError

@@ -1,9 +1,9 @@
 """Sessions that wait for a better token than theirs: its arrival at the source wakes them."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.controller.reconcile.run import ReconcileRun
 from tests.unit.controller.virtual import World, finished, running, simulate

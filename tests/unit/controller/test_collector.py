@@ -2,11 +2,11 @@
 
 import asyncio
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.run import ReconcileRun

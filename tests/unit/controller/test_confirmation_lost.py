@@ -1,10 +1,10 @@
 """A confirmation that is missing on a Secret: written again while the platform's word is known."""
 
 import asyncio
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.state.confirmations import REWRITE_S

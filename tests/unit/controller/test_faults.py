@@ -1,11 +1,12 @@
 """Each fault of the design as a scenario: the whole controller, minutes of virtual time."""
 
 import asyncio
+import dataclasses
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.refresh_plan import SessionState
@@ -357,7 +358,7 @@ def test_a_project_that_cannot_be_listed_keeps_no_stopped_session() -> None:
                 world.delete_pod(f"2Aa{number}")
                 row = world.platform.sessions.pop(f"2Aa{number}")
                 if number % 2:  # stopped, and still known to the platform
-                    world.platform.sessions[row.id] = replace(row, phase="Stopped")
+                    world.platform.sessions[row.id] = dataclasses.replace(row, phase="Stopped")
             await asyncio.sleep(900)
             before = len(world.secret_writes())
             await asyncio.sleep(3600)

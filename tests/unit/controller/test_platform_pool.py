@@ -1,10 +1,12 @@
 """The platform is a shared peer: runners' own calls go through the same pool of connections."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from unittest import mock
+
+from msgspec.structs import replace
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
@@ -99,7 +101,7 @@ def test_sessions_that_the_first_list_lacks_are_asked_for_within_the_platforms_l
         async with led(world) as (platform, runners):
             for number in range(0, SESSIONS, 2):
                 session = platform.sessions[f"2Ab{number}"]
-                platform.sessions[session.id] = replace(session, phase="Creating")
+                platform.sessions[session.id] = dataclasses.replace(session, phase="Creating")
             await runners.call_for(15)
             assert are_refreshed(world, range(SESSIONS))
             assert platform.lookups == SESSIONS / 2

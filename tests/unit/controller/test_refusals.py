@@ -1,10 +1,10 @@
 """The issuer refuses our credentials for a while, and takes them again: what the fleet sees."""
 
 import asyncio
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.runtime import REPEAT_S

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import MutableMapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.controller.compose import connect
 from reconciler.controller.status.status_metrics import samples

@@ -2,8 +2,9 @@
 
 import asyncio
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.write_errors import STALE_CONFLICTS

@@ -1,8 +1,7 @@
 """Every state by table: what follows from the objects in the cluster."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from reconciler.clock import EPOCH
 from reconciler.controller.decide.token_state import TokenState

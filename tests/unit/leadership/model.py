@@ -6,7 +6,9 @@ never, and so may its answer: what a client gave up on is applied if it arrives.
 Decisions and intervals are the product's own functions; nothing of them is repeated here.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from reconciler.clock import NEVER, EpochTime, Instant
 from reconciler.leadership import election_rules, lease_timing

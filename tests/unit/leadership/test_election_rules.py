@@ -1,8 +1,7 @@
 """The lease rules row by row: what was seen and when, and what is to be done now."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from reconciler.clock import NEVER, Instant
 from reconciler.leadership.election_rules import (

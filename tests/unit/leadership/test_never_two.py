@@ -1,6 +1,5 @@
 """Never two holders, in any interleaving that hypothesis finds; and that it would find them."""
 
-from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis.stateful import (
     invariant,
     rule,
 )
+from msgspec.structs import replace
 
 from reconciler.clock import Instant
 from reconciler.leadership import lease_timing

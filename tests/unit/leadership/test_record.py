@@ -1,10 +1,10 @@
 """The Lease's bytes to a record and back: tolerant in, client-go's form out."""
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from reconciler.clock import EpochTime
 from reconciler.errors import ProtocolError

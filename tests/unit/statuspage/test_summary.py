@@ -1,11 +1,11 @@
 """The fleet in one sentence, the worst first, and the exposure as an estimate."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.decide.token_state import TokenState

@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.telemetry.otlp_settings import OtlpSettings, export_timeout_s, read_otlp
 
