@@ -17,6 +17,7 @@ from reconciler.controller.namespaces.discovery import NamespaceDiscovery, Names
 from reconciler.controller.namespaces.informers import NamespaceInformers
 from reconciler.controller.ports import Endpoints, Ports
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadShell
+from reconciler.controller.reconcile.denied_retries import DeniedRetries
 from reconciler.controller.reconcile.pod_toucher import PodToucher
 from reconciler.controller.reconcile.reconciler import Reconciler, SessionActions
 from reconciler.controller.reconcile.run import ReconcileStats
@@ -91,6 +92,7 @@ class Controller:
             runtime=runtime,
         )
         self.touches = PodTouches(enabled=config.touch)
+        self._denied_retries = DeniedRetries(self.sessions, self.touches, self.queue, clock)
         self.event_handler = EventHandler(
             self.sessions, self.queue, self.touches, self.startup, clock
         )
@@ -174,6 +176,7 @@ class Controller:
             queue=self.queue,
             reconciler=self._make_reconciler(session_lookup),
             sessions=self.sessions,
+            denied_retries=self._denied_retries,
             bulkhead=self.bulkhead,
             # Those of the ports come first: they decide whether a run's trace is exported.
             observers=(
@@ -213,6 +216,7 @@ class Controller:
             self.touches,
             sessions=self.sessions,
             writer=writer,
+            denied_retries=self._denied_retries,
             bulkhead=self.bulkhead,
             stats=self.stats,
             runtime=self._runtime,

@@ -47,6 +47,7 @@ class Term:
         self._confirmations.begin_term()
         self._sessions.begin_term()
         self._touches.clear()
+        self._sessions.denials.clear()
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [

@@ -1,4 +1,5 @@
-"""The sessions whose writes are denied, by what denies them, and whom an accepted one wakes (pure).
+"""The sessions whose writes or touches are denied, by what denies them, and whom an accepted one
+wakes (pure).
 
 A denial gives no sign when it ends: the next write that is accepted shows it. So the denied
 sessions of one denier share their tries, as the callers of an endpoint that is down share its
@@ -13,6 +14,7 @@ replicas. So each accepted write causes at most `WOKEN` that are denied, and if 
 from collections import Counter
 from itertools import islice
 from math import ceil
+from typing import NamedTuple
 
 from reconciler.naming import SessionKey
 
@@ -29,50 +31,62 @@ _RIGHT = "a missing right"
 """A denier of this name; those of admission begin with `webhook`, `policy` or `namespace`."""
 
 
+class _Request(NamedTuple):
+    """The write of a session's Secret, or the touch of its pods."""
+
+    key: SessionKey
+    is_touch: bool
+
+
 class _Denier:
-    """`waiting` are the denied sessions that no accepted write has woken, by namespace; the one
+    """`waiting` are the denied requests that no accepted write has woken, by namespace; the one
     that was tried longest ago is the first."""
 
-    __slots__ = ("sessions", "sessions_in", "waiting")
+    __slots__ = ("requests", "requests_in", "waiting")
 
     def __init__(self) -> None:
-        self.sessions = 0
-        self.sessions_in: Counter[str] = Counter()
-        self.waiting: dict[str, dict[SessionKey, None]] = {}
+        self.requests = 0
+        self.requests_in: Counter[str] = Counter()
+        self.waiting: dict[str, dict[_Request, None]] = {}
 
-    def add(self, key: SessionKey) -> None:
-        namespace = self.waiting.pop(key.namespace, {})
-        namespace[key] = None
-        self.waiting[key.namespace] = namespace  # the last one
+    def add(self, request: _Request) -> None:
+        name = request.key.namespace
+        namespace = self.waiting.pop(name, {})
+        namespace[request] = None
+        self.waiting[name] = namespace  # the last one
 
-    def discard(self, key: SessionKey) -> None:
-        namespace = self.waiting.get(key.namespace, {})
-        namespace.pop(key, None)
+    def discard(self, request: _Request) -> None:
+        name = request.key.namespace
+        namespace = self.waiting.get(name, {})
+        namespace.pop(request, None)
         if not namespace:
-            self.waiting.pop(key.namespace, None)
+            self.waiting.pop(name, None)
 
 
 class Denials:
-    """Which sessions' last writes were denied.
+    """Which sessions' last writes were denied, and which touches of their pods.
 
     A denier is a webhook, a policy, or the API server's checks in one namespace: a tenant may make
     each of its own Secrets unwritable, which concerns no other namespace. A missing right has a
     denier, too: it may be missing in one namespace, or in all of them.
 
-    Cost: constant for each call; one entry for each denied session.
+    A touch counts as one more session of its denier.
+
+    Cost: constant for each call; two entries at most for each session.
     """
 
     def __init__(self) -> None:
-        self._denier_of: dict[SessionKey, str] = {}
+        self._denier_of: dict[_Request, str] = {}
         self._deniers: dict[str, _Denier] = {}
 
-    def record_denied(self, key: SessionKey, denied_by: str) -> int:
-        """Record a denied write; return how many sessions the same denier denies now.
+    def record_denied(self, key: SessionKey, denied_by: str, *, is_touch: bool = False) -> int:
+        """Record a denied write or touch; return how many sessions the same denier denies now.
 
         Args:
             denied_by: The webhook or the policy, or "" for neither.
         """
-        return self._record(key, denied_by or f"namespace {key.namespace}").sessions
+        name = denied_by or f"namespace {key.namespace}"
+        return self._record(_Request(key, is_touch), name).requests
 
     def record_forbidden(self, key: SessionKey) -> int:
         """Record a write that lacks a right; return how many sessions its tries are shared by.
@@ -80,27 +94,28 @@ class Denials:
         They are those of its namespace, since rights are granted by namespace: a namespace with
         many such sessions delays no other. Above `NAMESPACES_AT_ONCE` the number is greater.
         """
-        sessions_in = self._record(key, _RIGHT).sessions_in
-        return sessions_in[key.namespace] * ceil(len(sessions_in) / NAMESPACES_AT_ONCE)
+        requests_in = self._record(_Request(key, is_touch=False), _RIGHT).requests_in
+        return requests_in[key.namespace] * ceil(len(requests_in) / NAMESPACES_AT_ONCE)
 
-    def _record(self, key: SessionKey, name: str) -> _Denier:
-        self.forget(key)
+    def _record(self, request: _Request, name: str) -> _Denier:
+        self._forget(request)
         denier = self._deniers.setdefault(name, _Denier())
-        self._denier_of[key] = name
-        denier.sessions += 1
-        denier.sessions_in[key.namespace] += 1
-        denier.add(key)
+        self._denier_of[request] = name
+        denier.requests += 1
+        denier.requests_in[request.key.namespace] += 1
+        denier.add(request)
         return denier
 
-    def record_accepted(self, key: SessionKey) -> tuple[SessionKey, ...]:
-        """Record a write that was accepted; return the sessions to try now, `WOKEN` at most.
+    def record_accepted(self, key: SessionKey, *, is_touch: bool = False) -> tuple[SessionKey, ...]:
+        """Record a write or touch that was accepted; return the sessions to try now.
 
-        They are those of the same denier if this session's last write was denied: first those of
-        its namespace, then one of each other namespace. None is returned a second time before it
-        is denied again.
+        They are `WOKEN` at most, of the same denier if this session's last one was denied: first
+        those of its namespace, then one of each other namespace. None is returned a second time
+        before it is denied again, its write and its touch each.
         """
-        name = self._denier_of.get(key)
-        self.forget(key)
+        request = _Request(key, is_touch)
+        name = self._denier_of.get(request)
+        self._forget(request)
         denier = self._deniers.get(name) if name is not None else None
         if denier is None:
             return ()
@@ -109,20 +124,37 @@ class Denials:
         woken += (next(iter(keys)) for keys in islice(others, WOKEN - len(woken)))
         for each in woken:
             denier.discard(each)
-        return tuple(woken)
+        return tuple(dict.fromkeys(each.key for each in woken))
 
     def forget(self, key: SessionKey) -> None:
-        """Drop a session that ended, or whose last write was not denied."""
-        name = self._denier_of.pop(key, None)
+        """Drop a session that ended."""
+        self.forget_write(key)
+        self.forget_touch(key)
+
+    def forget_write(self, key: SessionKey) -> None:
+        """Drop a session's write: it needs none now."""
+        self._forget(_Request(key, is_touch=False))
+
+    def forget_touch(self, key: SessionKey) -> None:
+        """Drop a session's touch: it is not tried again."""
+        self._forget(_Request(key, is_touch=True))
+
+    def clear(self) -> None:
+        """Forget all: another replica has led since."""
+        self._denier_of.clear()
+        self._deniers.clear()
+
+    def _forget(self, request: _Request) -> None:
+        name = self._denier_of.pop(request, None)
         if name is None:
             return
-        denier = self._deniers[name]
-        denier.discard(key)
-        denier.sessions -= 1
-        denier.sessions_in[key.namespace] -= 1
-        if not denier.sessions_in[key.namespace]:
-            del denier.sessions_in[key.namespace]
-        if not denier.sessions:
+        denier, namespace = self._deniers[name], request.key.namespace
+        denier.discard(request)
+        denier.requests -= 1
+        denier.requests_in[namespace] -= 1
+        if not denier.requests_in[namespace]:
+            del denier.requests_in[namespace]
+        if not denier.requests:
             del self._deniers[name]
 
     def __len__(self) -> int:

@@ -1,5 +1,7 @@
 """Which pods to touch, and when: after the Secret's write was observed in the watch (pure)."""
 
+from collections.abc import Callable
+
 import msgspec
 from cachetools import LRUCache
 
@@ -20,6 +22,10 @@ TOUCHES_PER_WRITE = 2
 MAX_FAILURES = 8
 """Tries of a touch, over about 45 s: by then the kubelet has synced without it, or soon will."""
 
+LATEST_SYNC_S = 390.0
+"""A denied touch is tried for so long: kubelets of very large clusters have synced the pod by then
+without it."""
+
 MAX_PENDING = 10_000
 """Most sessions with a remembered touch; after an eviction a pod is touched once more."""
 
@@ -30,7 +36,9 @@ class _Pending(msgspec.Struct):
     at: Instant
     remaining: int
     is_observed: bool
+    since_at: Instant
     failures: int = 0
+    denials: int = 0
 
 
 class PodTouches:
@@ -62,6 +70,7 @@ class PodTouches:
             now_at + MAX_WATCH_WAIT_S,
             TOUCHES_PER_WRITE,
             is_observed=False,
+            since_at=now_at,
         )
         self._pending[key] = pending
         return True
@@ -82,7 +91,9 @@ class PodTouches:
         self._ensured[key] = (secret.uid, write)
         if pending is not None and (pending.secret_uid, pending.version) == version:
             return False
-        self._pending[key] = _Pending(*version, now_at, TOUCHES_PER_WRITE, is_observed=True)
+        self._pending[key] = _Pending(
+            *version, now_at, TOUCHES_PER_WRITE, is_observed=True, since_at=now_at
+        )
         return True
 
     def observed(self, secret: ObjectMeta, now_at: Instant) -> bool:
@@ -104,24 +115,49 @@ class PodTouches:
         if (pending := self._pending.get(key)) is None:
             return
         pending.remaining -= 1
+        pending.denials = 0
         pending.is_observed, pending.at = True, now_at + REPEAT_S
         if pending.remaining <= 0:
             del self._pending[key]
 
-    def failed(self, key: SessionKey, now_at: Instant, *, rand: float) -> None:
-        """Record a failed touch; it is retried later, up to `MAX_FAILURES` times.
+    def failed(self, key: SessionKey, now_at: Instant, *, rand: float) -> bool:
+        """Record a failed touch; return whether it is retried, up to `MAX_FAILURES` times.
 
         Args:
             rand: Random number in [0, 1).
         """
         if (pending := self._pending.get(key)) is None:
-            return
+            return False
         pending.failures += 1
         if pending.failures >= MAX_FAILURES:
             del self._pending[key]
-            return
+            return False
         wait_s = TRANSIENT.delay_s(pending.failures, fraction_of_life_s=None, rand=rand)
         self.postpone(key, now_at + wait_s)
+        return True
+
+    def denied(self, key: SessionKey, now_at: Instant, wait_s: Callable[[int], float]) -> bool:
+        """Record a denied touch; return whether it is retried.
+
+        Args:
+            wait_s: Returns the wait after so many denials in a row.
+        """
+        if (pending := self._pending.get(key)) is None:
+            return False
+        pending.denials += 1
+        if now_at - pending.since_at > LATEST_SYNC_S:
+            del self._pending[key]
+            return False
+        self.postpone(key, now_at + wait_s(pending.denials))
+        return True
+
+    def retry_now(self, key: SessionKey, now_at: Instant) -> bool:
+        """Make a touch due now that waits after a denial; return whether there is one."""
+        pending = self._pending.get(key)
+        if pending is None or not pending.denials:
+            return False
+        pending.at = now_at
+        return True
 
     def postpone(self, key: SessionKey, at: Instant) -> None:
         """Touch the pods no earlier than `at`."""

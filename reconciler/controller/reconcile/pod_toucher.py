@@ -1,11 +1,16 @@
 """Sends the touches that are due; a touch never delays or fails the write of a token."""
 
+from functools import partial
+
 import structlog
 
 from reconciler import errors
+from reconciler.clock import Instant
+from reconciler.controller.decide import write_errors
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull, BulkheadShell, touches_in
+from reconciler.controller.reconcile.denied_retries import DeniedRetries
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.reconcile.secret_writer import SecretWriter
 from reconciler.controller.runtime import Runtime
@@ -23,8 +28,9 @@ SLOW_RATE = 100.0
 class PodToucher:
     """Touches the pods of a session after its Secret was written.
 
-    A touch only makes the kubelet sync earlier. One that fails is retried for a while; it does not
-    fail its session's run and does not prevent a write.
+    A touch only makes the kubelet sync earlier. One that fails or is denied is retried for a while;
+    it does not fail its session's run and does not prevent a write. One that lacks the right is not
+    retried: an installation may do without that right.
     """
 
     def __init__(
@@ -33,11 +39,13 @@ class PodToucher:
         *,
         sessions: SessionStateReader,
         writer: SecretWriter,
+        denied_retries: DeniedRetries,
         bulkhead: BulkheadShell,
         stats: ReconcileStats,
         runtime: Runtime,
     ) -> None:
         self._touches = touches
+        self._denied_retries = denied_retries
         self._sessions = sessions
         self._writer = writer
         self._bulkhead = bulkhead
@@ -56,19 +64,44 @@ class PodToucher:
         if not self._touches.is_due(key, now_at):
             return
         try:
-            is_done = await self._touch(key, slot)
+            accepted, error = await self._touch(key, slot)
         except BulkheadFull:
             wait_s = max(1.0, len(self._touches) / SLOW_RATE)
             self._touches.postpone(key, now_at + wait_s * self._random.uniform(0.5, 1.5))
             return
         now_at = self._clock.monotonic()
-        if is_done:
-            self._touches.done(key, now_at)
+        if isinstance(error, errors.AdmissionDenied):
+            is_retried = self._denied(key, error, now_at)
+        elif error is not None:
+            is_retried = self._touches.failed(key, now_at, rand=self._random.random())
         else:
-            self._touches.failed(key, now_at, rand=self._random.random())
+            is_retried = False
+            self._touches.done(key, now_at)
+        if accepted and error is None:
+            self._denied_retries.accepted(key, is_touch=True)
+        elif not is_retried:
+            self._sessions.denials.forget_touch(key)
 
-    async def _touch(self, key: SessionKey, slot: BulkheadRun) -> bool:
-        """Touch each of the pods; return False if a later try may succeed."""
+    def _denied(self, key: SessionKey, error: errors.AdmissionDenied, now_at: Instant) -> bool:
+        sessions = self._sessions.denials.record_denied(key, error.denied_by, is_touch=True)
+        _, plan = self._sessions.plan(key)
+        wait_s = partial(
+            write_errors.denied_wait_s,
+            sessions=sessions,
+            slack_s=plan.slack_s,
+            left_s=plan.readable_until_s - self._sessions.now_s(),
+            rand=self._random.random(),
+        )
+        return self._touches.denied(key, now_at, wait_s)
+
+    async def _touch(
+        self, key: SessionKey, slot: BulkheadRun
+    ) -> tuple[bool, errors.KubeError | errors.ProtocolError | None]:
+        """Touch each of the pods.
+
+        Returns: Whether a touch was accepted; an error after which a later try may succeed.
+        """
+        accepted, denied = False, None
         for pod in self._sessions.pods_to_touch(key):
             try:
                 with (
@@ -77,15 +110,18 @@ class PodToucher:
                 ):
                     await self._writer.touch(pod, now_s=self._sessions.now_s())
                 self._stats.pod_touches_total += 1
+                accepted = True
             except (errors.NotFound, errors.Invalid):
                 continue  # the pod was replaced or deleted; its successor starts with the new token
             except errors.Forbidden as error:
                 self._refused(key.namespace, error)
+                if isinstance(error, errors.AdmissionDenied):
+                    denied = error
             except (errors.KubeError, errors.ProtocolError) as error:
                 if self._log_dedup.should_log("pod_touch_failed", key.namespace):
                     log.warning("pod_touch_failed", namespace=key.namespace, error=str(error))
-                return False
-        return True
+                return accepted, error
+        return accepted, denied
 
     def _refused(self, namespace: str, error: errors.Forbidden) -> None:
         """Log once a namespace what the 403 means: no permission, or a denial of admission."""

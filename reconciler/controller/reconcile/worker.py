@@ -11,6 +11,7 @@ from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.refresh_plan import Action, Plan, dependency_of
 from reconciler.controller.decide.write_errors import RetryDecision
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull, BulkheadShell
+from reconciler.controller.reconcile.denied_retries import DeniedRetries
 from reconciler.controller.reconcile.reconciler import (
     NoBetterTokenError,
     NoProgressError,
@@ -58,6 +59,7 @@ class Workers:
         queue: WorkQueue[SessionKey],
         reconciler: Reconciler,
         sessions: SessionStateReader,
+        denied_retries: DeniedRetries,
         bulkhead: BulkheadShell,
         observers: Sequence[Observer],
         stats: ReconcileStats,
@@ -66,6 +68,7 @@ class Workers:
         self._queue = queue
         self._reconciler = reconciler
         self._sessions = sessions
+        self._denied_retries = denied_retries
         self._bulkhead = bulkhead
         self._observers = observers
         self._stats = stats
@@ -152,11 +155,12 @@ class Workers:
 
     def _end_denial(self, run: ReconcileRun) -> None:
         """Have others tried if a write is accepted that was denied before."""
-        if not run.accepted:
+        if run.accepted:
+            self._denied_retries.accepted(run.key, is_touch=False)
+        elif run.outcome == "removed":
             self._sessions.denials.forget(run.key)
-            return
-        for key in self._sessions.denials.record_accepted(run.key):
-            self._queue.retry_now(key)
+        else:
+            self._sessions.denials.forget_write(run.key)
 
     def _crashed(self, run: ReconcileRun, error: Exception, started_at: Instant) -> ScheduleRequest:
         work = run.work

@@ -54,8 +54,8 @@ class SessionStateReader:
 
     `startup` is that of the `DecisionContext`: the configured value while this replica leads, else
     "none". `term_began_at` is when it last began to lead, monotonic. `records` are the writes of
-    this term; the reconciler keeps them. `denials` are those of the last writes; the workers keep
-    them. `confirmations` are the platform's.
+    this term; the reconciler keeps them. `denials` are those of the last writes and touches; the
+    workers keep them. `confirmations` are the platform's.
     """
 
     def __init__(

@@ -1,0 +1,118 @@
+"""Touches that a webhook or a policy denies are tried again, and end with the denial."""
+
+import asyncio
+
+import pytest
+
+from reconciler import backoff
+from reconciler.controller.decide.denials import Denials
+from reconciler.controller.decide.pod_touches import LATEST_SYNC_S
+from reconciler.controller.decide.write_errors import DENIED_PROBE_S
+from reconciler.lab.apiserver.fault_injection import InjectedFault
+from tests.unit.controller.test_denials import ROUNDS_S, denial, keys, now_s
+from tests.unit.controller.virtual import World, running, simulate
+
+
+class Denied:
+    """A rule that denies the patches of these kinds; `tried` is when a pod's patch was sent."""
+
+    def __init__(self, *plurals: str) -> None:
+        self.plurals = set(plurals)
+        self.tried: list[float] = []
+
+    def __call__(self, verb: str, plural: str) -> InjectedFault | None:
+        if verb != "patch":
+            return None
+        if plural == "pods":
+            self.tried.append(now_s())
+        return InjectedFault(denial()) if plural in self.plurals else None
+
+
+def touched(world: World) -> set[str]:
+    return {commit.object["metadata"]["name"] for commit in world.pod_writes()}
+
+
+@pytest.mark.parametrize("sessions", [20, 300])
+def test_touches_follow_soon_after_their_denial_ends_and_are_tried_seldom_before(
+    sessions: int,
+) -> None:
+    async def scenario(world: World) -> None:
+        denied = world.faults.rule = Denied("pods")
+        for index in range(sessions):
+            world.add(f"2Ab{index:03}")
+        async with running(world):
+            await asyncio.sleep(120)
+            assert touched(world) == set()
+            tries = len(denied.tried)
+            assert sessions < tries <= 2 * sessions + 120 / (DENIED_PROBE_S / 2)
+            denied.plurals.clear()
+            await asyncio.sleep(5 + ROUNDS_S)
+            assert len(touched(world)) == sessions
+            assert len(world.controller.sessions.denials) == 0
+
+    simulate(scenario)
+
+
+def test_what_is_accepted_wakes_the_touches_and_the_writes_of_its_denier() -> None:
+    async def scenario(world: World) -> None:
+        denied = world.faults.rule = Denied("pods")
+        world.add("2Ab0")
+        async with running(world):
+            await asyncio.sleep(10)
+            denied.plurals.add("secrets")
+            world.add("2Ab1")
+            await asyncio.sleep(110)
+            denied.plurals.clear()
+            written = len(world.secret_writes())
+            async with asyncio.timeout(backoff.DENIED.cap_s):
+                while not touched(world) and len(world.secret_writes()) == written:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+            assert touched(world) == {"session-2ab0-runner", "session-2ab1-runner"}
+            assert len(world.secret_writes()) > written
+
+    simulate(scenario)
+
+
+def test_a_touch_that_is_denied_for_good_is_tried_until_the_kubelet_has_synced_without_it() -> None:
+    async def scenario(world: World) -> None:
+        denied = world.faults.rule = Denied("pods")
+        world.add("2Ab0")
+        async with running(world):
+            await asyncio.sleep(1000)
+            assert LATEST_SYNC_S < denied.tried[-1] <= LATEST_SYNC_S + backoff.DENIED.cap_s
+            assert len(denied.tried) <= 5 + LATEST_SYNC_S / (backoff.DENIED.cap_s / 2)
+            assert len(world.controller.touches) == 0
+            assert len(world.controller.sessions.denials) == 0
+
+    simulate(scenario)
+
+
+def test_a_session_that_ends_takes_its_denied_touch_along() -> None:
+    async def scenario(world: World) -> None:
+        world.faults.rule = Denied("pods")
+        world.add("2Ab0")
+        async with running(world):
+            await asyncio.sleep(20)
+            assert len(world.controller.sessions.denials) == 1
+            del world.platform.sessions["2Ab0"]
+            world.delete_pod("2Ab0")
+            world.delete_secret("2Ab0")
+            await asyncio.sleep(1)
+            assert len(world.controller.sessions.denials) == 0
+
+    simulate(scenario)
+
+
+def test_a_write_and_a_touch_of_one_session_are_denied_each_for_itself() -> None:
+    denials = Denials()
+    one, two = keys("a", 2)
+    assert denials.record_denied(one, "webhook x") == 1
+    assert denials.record_denied(one, "webhook x", is_touch=True) == 2
+    assert denials.record_denied(two, "webhook x", is_touch=True) == 3
+    assert denials.record_accepted(two) == ()
+    assert denials.record_accepted(two, is_touch=True) == (one,)
+    denials.forget_write(one)
+    assert len(denials) == 1
+    denials.forget(one)
+    assert len(denials) == 0
