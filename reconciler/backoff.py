@@ -89,5 +89,5 @@ DENIED = BackoffPolicy("denied", base_s=2.0, cap_s=30.0, least=0.5)
 """A write that an admission policy or a webhook denies, that lacks a right, or that the API server
 rejects. A webhook that is rolled out with a fault denies for a minute, and a Secret is immutable
 until a person acts. The waits are those between the probes of an endpoint that refuses us:
-`net.circuit_breaker`. Where more sessions are denied, each waits longer:
+`net.circuit_breaker`. Where more sessions are denied, or one for hours, each waits longer:
 `write_errors.denied_wait_s`."""

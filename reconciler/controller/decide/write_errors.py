@@ -62,6 +62,15 @@ DENIED_LEAST_S = 1.0
 """The bound of a denied write's wait is not below this: a token of 900 s then has some five
 attempts in its last 30 s."""
 
+DENIED_FOR_LONG = 1 / 24
+"""A session whose token has expired waits for no more than this fraction of the time for which it
+has been without one: what the wait adds to its expired-token seconds is at most 4 %. Below twelve
+minutes that is less than the usual wait, which applies. One denial without end is 600 tries on its
+first day and 400 on each further one, in place of 3,800."""
+
+DENIED_FOR_LONG_S = 300.0
+"""Longest such wait."""
+
 MAX_CREATE_CONFLICTS = 3
 """This many AlreadyExists, seconds apart, with no object for our selector, are not a race between a
 create and its watch event: the Secret's labels were removed."""
@@ -152,7 +161,8 @@ def denied_wait_s(
     """Return the wait after the `attempt`-th denial in a row.
 
     The sessions share their tries. While a token lives, its session waits for no more than half of
-    what is left, unless that would be too many tries of all together.
+    what is left, unless that would be too many tries of all together. After its expiry the tries
+    become rarer, from one in 15-30 s to one in 150-300 s (`DENIED_FOR_LONG`).
 
     Args:
         sessions: How many sessions the same denier denies, this one included; 1 or more.
@@ -160,7 +170,8 @@ def denied_wait_s(
         rand: Random number in [0, 1).
     """
     share_s = DENIED_PROBE_S * sessions
-    base_s, cap_s = max(backoff.DENIED.base_s, share_s), max(backoff.DENIED.cap_s, share_s)
+    base_s = max(backoff.DENIED.base_s, share_s)
+    cap_s = max(backoff.DENIED.cap_s, _rare_s(attempt, left_s), share_s)
     policy = replace(backoff.DENIED, base_s=base_s, cap_s=cap_s)
     wait_s = policy.delay_s(attempt, fraction_of_life_s=None, rand=rand)
     bound_s = max_retry_after_s(slack_s, left_s)
@@ -170,6 +181,16 @@ def denied_wait_s(
     longest_s = max(half_s, DENIED_LEAST_S, DENIED_URGENT_S * sessions)
     # Not the bound itself: it is the same for all tokens of one issue.
     return min(wait_s, (policy.least + (1 - policy.least) * rand) * longest_s)
+
+
+def _rare_s(attempt: int, left_s: float) -> float:
+    """Return the widest window of a session that has long been denied, 0.0 for none.
+
+    For how long it has been denied follows from its tries, whose shortest waits are added up. An
+    expiry alone does not show that: a session with an expired or an unknown one may be new.
+    """
+    denied_s = attempt * backoff.DENIED.least * backoff.DENIED.cap_s
+    return min(DENIED_FOR_LONG * max(0.0, min(-left_s, denied_s)), DENIED_FOR_LONG_S)
 
 
 def is_replaced(error: RemoteError) -> bool:
