@@ -4,8 +4,7 @@ No message, attribute or `repr` here may hold a token or another Secret value.
 """
 
 from collections.abc import Sequence
-
-import msgspec
+from dataclasses import dataclass
 
 
 class ReconcilerError(Exception):
@@ -51,7 +50,8 @@ class RemoteError(ReconcilerError):
         self.retry_after_s = retry_after_s
 
 
-class Cause(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)  # the help of the commands does without msgspec
+class Cause:
     """One entry of a Kubernetes Status' `details.causes`; `message` is the server's sentence."""
 
     reason: str
