@@ -14,7 +14,8 @@ from io import StringIO
 import typer
 
 from reconciler.cli.commands import add_commands
-from reconciler.cli.main import guarded, make_app
+from reconciler.cli.guard import guarded
+from reconciler.cli.main import make_app
 
 PROGRAM = "kubectl token_reconciler"
 

@@ -368,7 +368,7 @@ def _answer(meta: ObjectMeta) -> dict[str, Any]:
     }
 
 
-IMPORTS = "import reconciler.cli.main, reconciler.settings, reconciler.app.main; "
+IMPORTS = "import reconciler.cli.run, reconciler.settings, reconciler.app.main; "
 FORMS = {
     "the start's imports, all of structlog's, with collections": IMPORTS,
     "without rich": "from reconciler import entry; entry._import_structlog_alone(); " + IMPORTS,

@@ -25,7 +25,7 @@ SIGNALLED = """
     import os, signal, sys
     class Finder:
         def find_spec(self, name, path=None, target=None):
-            if name == "reconciler.cli.main":
+            if name in ("reconciler.cli.run", "reconciler.cli.main"):
                 os.kill(os.getpid(), signal.Signals[sys.argv.pop()])
                 raise SystemExit("the signal was lost")
     sys.meta_path.insert(0, Finder())
@@ -64,8 +64,9 @@ LEAN = """
     import sys
     from reconciler import entry
     entry._import_structlog_alone()
-    import reconciler.cli.main, reconciler.settings, reconciler.app.main
-    print(sorted({name.partition(".")[0] for name in sys.modules} & {"rich", "urllib3", "grpc"}))
+    import reconciler.cli.run, reconciler.settings, reconciler.app.main
+    UNUSED = {"rich", "urllib3", "grpc", "typer"}
+    print(sorted({name.partition(".")[0] for name in sys.modules} & UNUSED))
     import rich.table, urllib3.util
     assert urllib3.PoolManager
 """
@@ -74,6 +75,21 @@ LEAN = """
 def test_a_run_imports_no_library_that_only_other_commands_need() -> None:
     ended = run(LEAN)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")
+
+
+def test_the_command_run_alone_starts_without_typer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECONCILER_WORKERS", "many")
+    script = """
+        import sys
+        sys.modules["typer"] = None  # an import of it fails
+        sys.argv[0] = "reconciler"
+        from reconciler.entry import main
+        main()
+    """
+    ended = run(script, "run")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("reconciler: RECONCILER_WORKERS ")
+    assert "typer" in run(script, "run", "--help").stderr
 
 
 BARE = """
