@@ -47,7 +47,7 @@ class Trigger(IntEnum):
     """What has changed since the failure before a request; of two requests the greater counts.
 
     `NONE` is an event of another object, a resync or a relist; `CHANGED` a change of the object
-    that could not be written; `REQUESTED` a request by a person.
+    that could not be written, or a new pod; `REQUESTED` a request by a person.
     """
 
     NONE = 0

@@ -156,7 +156,13 @@ def max_wait_s(policy: BackoffPolicy, slack_s: float, left_s: float) -> float | 
 
 
 def denied_wait_s(
-    attempt: int, sessions: int, *, slack_s: float, left_s: float, rand: float
+    attempt: int,
+    sessions: int,
+    *,
+    slack_s: float,
+    left_s: float,
+    rand: float,
+    pod_age_s: float = math.inf,
 ) -> float:
     """Return the wait after the `attempt`-th denial in a row.
 
@@ -168,10 +174,11 @@ def denied_wait_s(
         sessions: How many sessions the same denier denies, this one included; 1 or more.
         slack_s, left_s: See `max_retry_after_s`.
         rand: Random number in [0, 1).
+        pod_age_s: Age of the session's pod; a new one has been without a token for no longer.
     """
     share_s = DENIED_PROBE_S * sessions
     base_s = max(backoff.DENIED.base_s, share_s)
-    cap_s = max(backoff.DENIED.cap_s, _rare_s(attempt, left_s), share_s)
+    cap_s = max(backoff.DENIED.cap_s, _rare_s(attempt, max(left_s, -pod_age_s)), share_s)
     policy = replace(backoff.DENIED, base_s=base_s, cap_s=cap_s)
     wait_s = policy.delay_s(attempt, fraction_of_life_s=None, rand=rand)
     bound_s = max_retry_after_s(slack_s, left_s)

@@ -1,5 +1,6 @@
 """The workers: each takes keys from the queue, has them reconciled, and decides on retries."""
 
+import math
 from collections.abc import Sequence
 
 import structlog
@@ -280,11 +281,17 @@ class Workers:
         Args:
             denied: By how many sessions the tries are shared; 0 for another failure.
         """
-        _, plan = self._sessions.plan(work.key)
-        left_s, rand = plan.readable_until_s - self._sessions.now_s(), self._random.random()
+        state, plan = self._sessions.plan(work.key)
+        now_s, rand = self._sessions.now_s(), self._random.random()
+        left_s = plan.readable_until_s - now_s
         if denied:
             wait_s = write_errors.denied_wait_s(
-                failures, denied, slack_s=plan.slack_s, left_s=left_s, rand=rand
+                failures,
+                denied,
+                slack_s=plan.slack_s,
+                left_s=left_s,
+                rand=rand,
+                pod_age_s=math.inf if state.pod is None else now_s - state.pod.created_s,
             )
         else:
             wait_s = decision.policy.delay_s(

@@ -135,4 +135,6 @@ def _trigger_of(change: Change, kind: str) -> Trigger:
         before = change.old.annotations.requested_at if change.old is not None else None
         if asked and asked != before:
             return Trigger.REQUESTED
+        if change.old is None:
+            return Trigger.CHANGED  # a new runner, without a token; its pod changes often
     return Trigger.CHANGED if kind == "secret" else Trigger.NONE

@@ -55,6 +55,24 @@ def test_the_end_of_a_denial_is_noticed_within_a_fraction_of_the_time_that_it_la
     simulate(scenario)
 
 
+def test_a_new_pod_of_a_session_that_has_long_been_denied_does_not_wait_for_minutes() -> None:
+    async def scenario(world: World) -> None:
+        webhook = install(world, PROJECT)
+        world.add("2Ab0")
+        async with running(world):
+            await asyncio.sleep(6 * HOUR_S)
+            world.delete_pod("2Ab0")
+            world.add_pod("2Ab0", name="session-2ab0-again")
+            started_s = now_s()
+            await asyncio.sleep(600)
+            tried = [started_s, *webhook.tries(started_s)]
+            gaps_s = [next_at - at for at, next_at in itertools.pairwise(tried)]
+            assert len(tried) > 600 / backoff.DENIED.cap_s
+            assert max(gaps_s) <= backoff.DENIED.cap_s + 1.0
+
+    simulate(scenario)
+
+
 def longest_s(attempt: int, left_s: float) -> float:
     return denied_wait_s(attempt, 1, slack_s=left_s - 90.0, left_s=left_s, rand=0.999)
 
