@@ -30,7 +30,7 @@ from reconciler.lab.simulation.virtual_time import run_virtual
 from reconciler.lab.simulation.world import World
 from reconciler.naming import SessionKey, Shard
 
-SESSIONS = 40
+SESSIONS = 16
 PROJECTS = ("Team-a", "Team-b")
 HOUR_S = 3600.0
 PERIOD_S = 0.4 * TTL_S
@@ -51,7 +51,7 @@ def scenario() -> Scenario:
         SessionPlan(
             f"Sess{index:04d}",
             PROJECTS[index % len(PROJECTS)],
-            (PodLifetime(0.0, HOUR_S, 120.0 + 18.0 * index, False),),
+            (PodLifetime(0.0, HOUR_S, 120.0 + 45.0 * index, False),),
         )
         for index in range(SESSIONS)
     )
