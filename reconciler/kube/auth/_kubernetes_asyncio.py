@@ -5,37 +5,53 @@ as well, which doubles the time of this program's start and costs 60 MiB. While 
 imported, packages without their `__init__` replace the packages that would import everything. They
 are removed afterwards: a later import of kubernetes_asyncio gets the real package. So does urllib3,
 which `Configuration` uses in one method that nothing here calls: a thirtieth of the start.
+`load` may run beside other threads, and replaces no other package.
 """
 
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 _ROOT = "kubernetes_asyncio"
 
 
-def _import_loaders() -> tuple[Any, Any]:
-    """Return the `config` package and the client's `Configuration`, as separate copies.
+def load(module: str) -> Any:
+    """Return a separate copy of a module of the `config` package, as `kube_config`.
 
-    Modules of the package that were imported before are restored.
+    Modules of kubernetes_asyncio that were imported before are restored.
     """
-    before = _take_out()
+    with _bare_packages() as (root, client):
+        vars(client).update(Configuration=Configuration, ApiClient=None)
+        vars(root).update(client=client)
+        return importlib.import_module(f"{_ROOT}.config.{module}")
+
+
+def _import_configuration() -> Any:
     is_absent = "urllib3" not in sys.modules
     sys.modules.setdefault("urllib3", ModuleType("urllib3"))
     try:
-        root = _bare_package(_ROOT)
-        client = _bare_package(f"{_ROOT}.client")
-        configuration = importlib.import_module(f"{_ROOT}.client.configuration").Configuration
-        vars(client).update(Configuration=configuration, ApiClient=None)
-        vars(root).update(client=client)
-        return importlib.import_module(f"{_ROOT}.config"), configuration
+        with _bare_packages():
+            return importlib.import_module(f"{_ROOT}.client.configuration").Configuration
+    finally:
+        if is_absent:
+            del sys.modules["urllib3"]
+
+
+@contextmanager
+def _bare_packages() -> Iterator[tuple[ModuleType, ModuleType]]:
+    """Have the root and `client`, which are returned, and `config` without their `__init__`."""
+    before = _take_out()
+    try:
+        root, client = _bare_package(_ROOT), _bare_package(f"{_ROOT}.client")
+        _bare_package(f"{_ROOT}.config")
+        yield root, client
     finally:
         _take_out()
         sys.modules.update(before)
-        if is_absent:
-            del sys.modules["urllib3"]
 
 
 def _take_out() -> dict[str, ModuleType]:
@@ -59,6 +75,5 @@ def _bare_package(name: str) -> ModuleType:
     return package
 
 
-config, Configuration = _import_loaders()
-"""The loaders (`load_incluster_config`, `load_kube_config`, `ConfigException`), and the class whose
-fields they set."""
+Configuration = _import_configuration()
+"""The class whose fields the loaders set."""

@@ -11,14 +11,17 @@ from pathlib import Path
 
 from reconciler.clock import Clock
 from reconciler.errors import SettingsError
-from reconciler.kube.auth._kubernetes_asyncio import Configuration, config
+from reconciler.kube.auth._kubernetes_asyncio import Configuration, load
 from reconciler.kube.auth.connection import Credentials, connection_of, trust_of
-from reconciler.kube.auth.kubeconfig import KubeconfigCredentials
 from reconciler.kube.auth.token_file import TokenFile, bearer
 from reconciler.net.client_pool import Connection
 from reconciler.net.file_rotation import FileRotation
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+DEFAULT_KUBECONFIG = os.environ.get("KUBECONFIG", "~/.kube/config")
+
+_incluster_config = load("incluster_config")
 
 
 class InClusterCredentials:
@@ -41,12 +44,12 @@ class InClusterCredentials:
     async def connection(self) -> Connection:
         loaded = Configuration()
         try:
-            config.load_incluster_config(
+            _incluster_config.load_incluster_config(
                 client_configuration=loaded,
                 token_filename=str(self._folder / "token"),
                 cert_filename=str(self._folder / "ca.crt"),
             )
-        except (config.ConfigException, OSError, ValueError) as error:
+        except (_incluster_config.ConfigException, OSError, ValueError) as error:
             problem = type(error).__name__ if isinstance(error, ValueError) else str(error)
         else:
             return connection_of(loaded, trust_of(loaded))
@@ -79,6 +82,9 @@ def find_credentials(
     """
     path = kubeconfig_path(kubeconfig)
     if path:
+        # With YAML and the loaders a twentieth of the start's CPU, which a pod does without.
+        from reconciler.kube.auth.kubeconfig import KubeconfigCredentials
+
         return KubeconfigCredentials(
             path, clock, context=context, token_file=token_file, ignored=ignored
         )
@@ -87,5 +93,5 @@ def find_credentials(
 
 def kubeconfig_path(kubeconfig: str) -> str:
     """Return the value of KUBECONFIG, else ~/.kube/config if it exists, else ""."""
-    default = Path(config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION).expanduser()
+    default = Path(os.path.expanduser(DEFAULT_KUBECONFIG))  # a user may have no home
     return kubeconfig or (str(default) if default.is_file() else "")

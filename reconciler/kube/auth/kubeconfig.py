@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 
 from reconciler.clock import Clock, EpochTime, Instant, parse_utc
 from reconciler.errors import SettingsError
-from reconciler.kube.auth._kubernetes_asyncio import Configuration, config
+from reconciler.kube.auth._kubernetes_asyncio import Configuration, load
 from reconciler.kube.auth.connection import connection_of, trust_of
 from reconciler.kube.auth.exec_plugin import Credential, cluster_info, plugin_of, run_plugin
 from reconciler.kube.auth.kubeconfig_fields import Fields, read_fields
@@ -24,6 +24,8 @@ from reconciler.kube.auth.token_file import TokenFile, bearer, is_sendable
 from reconciler.net.client_pool import Connection
 from reconciler.net.client_session import Trust
 from reconciler.net.file_rotation import FileRotation
+
+_kube_config: Any = load("kube_config")
 
 EXPIRY_MARGIN_S = 60.0
 """An exec plug-in's token is replaced this long before the expiry that the plug-in named."""
@@ -215,7 +217,7 @@ class KubeconfigCredentials:
             log.info("credentials_renewed", peer="kube")
 
 
-class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no types upstream
+class _Loader(_kube_config.KubeConfigLoader):  # type: ignore[misc]  # no types upstream
     """kubernetes-asyncio's loader with our plug-in runner, and with contexts that name no user."""
 
     expires_s: EpochTime | None = None
@@ -233,7 +235,7 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
         self.fields = read_fields(
             _plain(self._current_context["context"]), self._plain_cluster, user
         )
-        self._user = config.kube_config.ConfigNode("user", without_idle_plugin(user))
+        self._user = _kube_config.ConfigNode("user", without_idle_plugin(user))
 
     @property
     def _plain_cluster(self) -> dict[str, Any]:
@@ -291,12 +293,12 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
 
 def _plain(section: Any) -> Any:
     """Return a section as the file has it, without the loader's wrapper."""
-    return section.value if isinstance(section, config.kube_config.ConfigNode) else section
+    return section.value if isinstance(section, _kube_config.ConfigNode) else section
 
 
 def _as_file(given: Credential, name: str) -> str:
     data = {"it-data": getattr(given, name)}
-    path: str = config.kube_config.FileOrData(data, "it", base64_file_content=False).as_file()
+    path: str = _kube_config.FileOrData(data, "it", base64_file_content=False).as_file()
     return path
 
 

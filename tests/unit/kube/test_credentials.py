@@ -14,8 +14,7 @@ from structlog.testing import capture_logs
 
 from reconciler.clock import EpochTime
 from reconciler.errors import SettingsError
-from reconciler.kube.auth import kubeconfig
-from reconciler.kube.auth._kubernetes_asyncio import config
+from reconciler.kube.auth import credentials, kubeconfig
 from reconciler.kube.auth.credentials import InClusterCredentials, find_credentials
 from reconciler.kube.auth.kubeconfig import RELOAD_PAUSE_S, KubeconfigCredentials
 from reconciler.kube.auth.token_file import REREAD_S, TokenFile
@@ -146,7 +145,7 @@ async def test_outside_a_pod_one_line_says_so(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setattr(credentials, "DEFAULT_KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(
         SettingsError,
         match=r"^not in a pod, KUBECONFIG is not set, and there is no ~/\.kube/config$",
