@@ -24,13 +24,18 @@ def play(machine: type[RuleBasedStateMachine], examples: int, *, steps: int = 40
     run_state_machine_as_test(machine, settings=interleavings(examples, steps=steps))
 
 
-def search(machine: type[RuleBasedStateMachine], examples: int, *, steps: int = 40) -> None:
+def search(
+    machine: type[RuleBasedStateMachine], examples: int, *, steps: int = 40, first: int = 0
+) -> None:
     """Play interleavings until one fails; raises what it raises.
 
     One seed finds a wrong rule in its first examples, another one in its ten thousandth: each gets
     `SERIES` examples, until together they had `examples`.
+
+    Args:
+        first: The seed that is tried before all others: one that is known to find the rule.
     """
-    for number in range(examples // SERIES):
+    for number in dict.fromkeys([first, *range(examples // SERIES)]):
         run_state_machine_as_test(
             seed(number)(machine), settings=interleavings(SERIES, Phase.generate, steps=steps)
         )
