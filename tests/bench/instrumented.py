@@ -64,6 +64,7 @@ def _memory(out: Path) -> None:
     signal.sigwait({BEGIN})
     gc.collect()
     snapshot = tracemalloc.take_snapshot()
+    tracemalloc.stop()  # what follows allocates for each frame
     components: Counter[str] = Counter()
     for trace in snapshot.traces:
         # The innermost frame is last.
