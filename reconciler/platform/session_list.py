@@ -36,7 +36,8 @@ class RunningSessions(msgspec.Struct, frozen=True):
         complete: Every row that the platform lists was read. It may not list all rows to us: a
             session that is missing here is unknown, never deleted.
         anomalies: Short descriptions for the log, a bounded number for each project.
-        complete_projects: Projects with a list that was read to its end and is not empty.
+        complete_projects: Projects with a list that was read to its end. None if no list has a
+            running session: we may lack the right to see any.
     """
 
     sessions: list[PlatformSession]
@@ -147,14 +148,14 @@ class _Run(msgspec.Struct):
             if listing.complete and not listing.skipped
         }
         complete = None in completed if None in targets else completed.issuperset(targets)
-        complete_projects = frozenset(
-            target for target in completed if target is not None and self.listings[target].items
-        )
         merged = _Merge(self.anomalies)
         for target in targets:  # in their order, not in that of the answers
             if (listing := self.listings.pop(target, None)) is not None:
                 await merged.add(target, listing)
         merged.finish()
+        complete_projects = frozenset(
+            target for target in completed if target is not None and merged.sessions
+        )
         return RunningSessions(
             list(merged.sessions.values()),
             self.failures,

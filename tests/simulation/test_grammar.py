@@ -237,16 +237,24 @@ class Found(NamedTuple):
     rate: float = 1.0
     replicas: int = 1
     seed: int = 0
+    deleted: tuple[tuple[str, float], ...] = ()
+    """The project of each session that the platform deletes, and when its pod ends, seconds. A
+    tenant starts another pod of it a minute later."""
 
     def scenario(self) -> Scenario:
         """Return its world, which ends one life of a token after the last move."""
         conditions, moves = self.conditions, tuple(map(Move.parse, self.text.split()))
         length_s = moves[-1].end_s + min(conditions.ttl_s, LONG_S)
         pods = (PodLifetime(0.0, 2 * length_s, 0.5 * conditions.ttl_s, finishes=False),)
-        sessions = tuple(SessionPlan(f"Sess{n}", "Team-a", pods) for n in range(self.sessions))
+        sessions = [SessionPlan(f"Sess{n}", "Team-a", pods) for n in range(self.sessions)]
+        for number, (project, end_s) in enumerate(self.deleted):
+            pods = (PodLifetime(0.0, end_s, 0.5 * conditions.ttl_s, finishes=True),)
+            name, revived_s = f"Gone{number}", end_s + 70.0
+            sessions.append(SessionPlan(name, project, pods, deleted=True, revived_s=revived_s))
+        projects = tuple(sorted({session.project for session in sessions}))
         skew_s, rates = conditions.skew_s, (self.rate,) * self.replicas
         return Scenario(
-            self.seed, 1.0, length_s, ("Team-a",), sessions, moves, skew_s, rates, conditions
+            self.seed, 1.0, length_s, projects, tuple(sessions), moves, skew_s, rates, conditions
         )
 
 
@@ -333,6 +341,17 @@ FOUND = {
         Conditions(ttl_s=20.0, propagation_s=2.0),
         "kill-leader@2.011+1.773*0.466948 watch-close@14.0+0.5*0.5",
         sessions=8,
+    ),
+    "the last session of a project is deleted while another project fails": Found(
+        Conditions(),
+        "platform-partial-outage@200.0+1500.0*0.002956",
+        deleted=(("Team-b", 300.0), ("Team-c", 3000.0)),
+    ),
+    "a project fails until the platform has no session": Found(
+        Conditions(),
+        "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",
+        sessions=0,
+        deleted=(("Team-a", 345.0), ("Team-b", 700.0)),
     ),
 }
 

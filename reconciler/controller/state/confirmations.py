@@ -148,15 +148,15 @@ class ConfirmationCache:
     ) -> None:
         """Take in the end of a list of running sessions, after `record_running` of each.
 
-        Only a complete list that is not empty removes sessions from the running set, of a project
-        or of all: an error or an empty answer must never stop refreshes. Sessions that such a list
-        lacks are looked up before their next write.
+        Only a complete list removes sessions from the running set, of a project or of all, and
+        only if some list has a row: an error, or empty answers alone, must never stop refreshes.
+        Sessions that such a list lacks are looked up before their next write.
 
         Args:
             found: The keys of its rows that are of this shard.
             complete: It was read to its end, and is not empty: it has a row, of any shard.
-            covered: Namespaces of such projects' rows, of any shard.
-            complete_projects: Projects with a complete list that is not empty.
+            complete_projects: Projects with a complete list, where any list has a row.
+            covered: Namespaces of these projects.
         """
         found = found.difference(self._revocations.revoked())  # revoked after its row was read
         # First, and at once: one that is revoked during the turns must not come back. The keys of
@@ -165,10 +165,7 @@ class ConfirmationCache:
         if complete:
             self._covers_all = True
         else:
-            covered = set(covered).union(
-                key.namespace for key in found if self._projects.get(key) in complete_projects
-            )
-            self._covered |= covered
+            self._covered.update(covered)
         turn = TimeSlice(self._clock)
         for key in tuple(self._running):
             is_covered = complete or self._projects.get(key) in complete_projects

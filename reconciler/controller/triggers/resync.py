@@ -17,7 +17,7 @@ from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.errors import OF_AN_ENDPOINT, RemoteError
 from reconciler.naming import SessionKey
 from reconciler.platform.api import Platform
-from reconciler.platform.models import PlatformSession
+from reconciler.platform.models import PlatformSession, project_namespace
 from reconciler.platform.session_list import RunningSessions, list_running_sessions
 from reconciler.telemetry.trace import Trace, span
 from reconciler.time_slice import TimeSlice
@@ -74,6 +74,7 @@ class Resync:
         self._period_s = config.resync_s
         self._parallel = config.platform_parallel
         self._shard = config.shard
+        self._mode = config.mode
         self._namespaces = frozenset(() if config.finds_namespaces else config.namespaces)
         self._log_dedup = runtime.log_dedup
         self._random = runtime.random
@@ -227,12 +228,9 @@ class Resync:
         """
         keys: list[SessionKey] = []
         listed: set[SessionKey] = set()
-        covered: set[str] = set()
         turn = TimeSlice(self._clock)
         for session in found.sessions:
             key = self._confirmations.key_of(session)
-            if session.project_id in found.complete_projects:
-                covered.add(key.namespace)
             if owns(self._shard, key):
                 # One that was revoked during the list is looked up: its row is older.
                 if key not in recorded and not self._confirmations.is_revoked(key):
@@ -244,7 +242,7 @@ class Resync:
             listed,
             complete=found.complete and bool(found.sessions),
             complete_projects=found.complete_projects,
-            covered=covered,
+            covered={project_namespace(each, self._mode) for each in found.complete_projects},
         )
         return keys
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import NamedTuple
 
 import msgspec
 
@@ -197,6 +198,20 @@ class StaticTokens:
         return -math.inf
 
 
+class PlatformAnswer(NamedTuple):
+    """An answer about sessions: to which process, and to a request with which project ("": none).
+
+    Args:
+        session_id: The session that was looked up; None for a list.
+        found: IDs of the sessions in the answer.
+    """
+
+    process: str
+    project: str
+    session_id: str | None
+    found: frozenset[str]
+
+
 @dataclass
 class FakePlatformState:
     """The platform's sessions, and its present faults."""
@@ -214,11 +229,10 @@ class FakePlatformState:
     forgets_once: bool = False
     """Whether the first look-up of each session finds nothing."""
     forgotten: set[str] = field(default_factory=set)
-    on_answer: list[Callable[[str, str | None, frozenset[str]], None]] = field(default_factory=list)
-    """Called with each answer: the process that sent the request, the session or None for a list,
-    and the IDs in the answer."""
-    on_failure: list[Callable[[str], None]] = field(default_factory=list)
-    """Called with the process whose request got no answer."""
+    on_answer: list[Callable[["PlatformAnswer"], None]] = field(default_factory=list)
+    """Called with each answer."""
+    on_failure: list[Callable[[str, str], None]] = field(default_factory=list)
+    """Called with the process whose request got no answer, and the request's project or ""."""
 
     def start(self, session_id: str, project: str) -> None:
         session = PlatformSession(
@@ -297,7 +311,7 @@ class VirtualPlatform:
         ]
         if self._state.lost:
             found = [session for session in found if self._rand(0.0, 1.0) >= self._state.lost]
-        self._answered(None, found)
+        self._answered(project or "", None, found)
         on_page(named := [self._named(session) for session in found])
         return _listing(named)
 
@@ -309,7 +323,7 @@ class VirtualPlatform:
         if self._state.forgets_once and session_id not in self._state.forgotten:
             self._state.forgotten.add(session_id)
             session = None
-        self._answered(session_id, [] if session is None else [session])
+        self._answered(project or "", session_id, [] if session is None else [session])
         return None if session is None else self._named(session)
 
     async def probe(self) -> None:
@@ -324,14 +338,14 @@ class VirtualPlatform:
                 error = PlatformUnavailable("the platform answered 503", status=503)
                 self.breaker.failed(error, part=project)
                 for hook in self._state.on_failure:
-                    hook(self._process)
+                    hook(self._process, project)
                 raise error
         self.breaker.succeeded(part=project)
 
-    def _answered(self, session_id: str | None, found: list[PlatformSession]) -> None:
+    def _answered(self, project: str, session_id: str | None, found: list[PlatformSession]) -> None:
         names = frozenset(session.id for session in found)
         for hook in self._state.on_answer:
-            hook(self._process, session_id, names)
+            hook(PlatformAnswer(self._process, project, session_id, names))
 
     def _named(self, session: PlatformSession) -> PlatformSession:
         key = SessionKey(namespace_of(session, "standard"), session.id)

@@ -329,7 +329,7 @@ class World:
         """End a pod: it completes, or it is deleted."""
         if life.deleted:
             self.platform.forget(life.session_id)
-            self.revocation.deleted(life.session_id)
+            self.revocation.deleted(life.session_id, life.project)
             self.exposure_account.deleted(life.session_id)
         self.platform.stop(life.session_id)
         namespace, name = life.project.lower(), self.pod_name(life)

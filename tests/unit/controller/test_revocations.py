@@ -415,6 +415,48 @@ def test_an_incomplete_list_causes_no_look_up_and_revokes_nothing(how: str) -> N
     simulate(scenario)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("others_run", [True, False])
+def test_the_last_session_of_a_project_is_revoked_while_another_project_cannot_be_listed(
+    restarted: bool, others_run: bool
+) -> None:
+    async def scenario(world: World) -> None:
+        listed = world.platform.list_running
+
+        async def list_running(
+            project: str | None, on_page: OnPage = ignore_page
+        ) -> ListResult[PlatformSession]:
+            if project == "team-c":
+                raise PlatformError("answered 500", status=500)
+            return await listed(project, on_page)
+
+        world.platform.list_running = list_running  # type: ignore[method-assign]
+        world.add_project("team-b")
+        world.add_project("team-c")
+        world.add("2Bb0", project="team-b")
+        async with served(world):
+            if not restarted:
+                delete_sessions(world, others_run)
+                await asyncio.sleep(LONG_S)
+        if restarted:
+            delete_sessions(world, others_run)
+            async with running(world, successor(world)):
+                await asyncio.sleep(LONG_S)
+        is_revoked = bool(world.events("session_revoked"))
+        has_seal = NAMES.confirmation in world.secret("2Bb0", "team-b")["metadata"]["annotations"]
+        is_expired = world.left_s(world.token("2Bb0", "team-b")) < 0
+        assert (is_revoked, has_seal, is_expired) == (others_run, not others_run, others_run)
+
+    simulate(scenario)
+
+
+def delete_sessions(world: World, others_run: bool) -> None:
+    """Delete the session of team-b, or every session: empty lists alone say nothing."""
+    for session_id in tuple(world.platform.sessions):
+        if session_id == "2Bb0" or not others_run:
+            del world.platform.sessions[session_id]
+
+
 def test_a_confirmation_that_a_tenant_restores_has_no_effect_and_is_removed_rarely() -> None:
     async def scenario(world: World) -> None:
         async with served(world):
