@@ -31,6 +31,8 @@ MAX_PENDING = 10_000
 
 
 class _Pending(msgspec.Struct):
+    """`accepted` counts the touches of each pod, by its UID."""
+
     secret_uid: str
     version: str
     at: Instant
@@ -39,6 +41,7 @@ class _Pending(msgspec.Struct):
     since_at: Instant
     failures: int = 0
     denials: int = 0
+    accepted: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class PodTouches:
@@ -109,6 +112,16 @@ class PodTouches:
     def is_due(self, key: SessionKey, now_at: Instant) -> bool:
         pending = self._pending.get(key)
         return pending is not None and pending.at <= now_at
+
+    def is_wanted(self, key: SessionKey, pod: ObjectMeta) -> bool:
+        """Return False for a pod that has had its touches, as another one is tried again."""
+        pending = self._pending.get(key)
+        return pending is None or pending.accepted.get(pod.uid, 0) < TOUCHES_PER_WRITE
+
+    def accepted(self, key: SessionKey, pod: ObjectMeta) -> None:
+        """Record a touch of one of the pods."""
+        if (pending := self._pending.get(key)) is not None:
+            pending.accepted[pod.uid] = pending.accepted.get(pod.uid, 0) + 1
 
     def done(self, key: SessionKey, now_at: Instant) -> None:
         """Record that the pods were touched; a second touch follows after `REPEAT_S`."""

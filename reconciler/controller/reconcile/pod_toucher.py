@@ -97,12 +97,14 @@ class PodToucher:
     async def _touch(
         self, key: SessionKey, slot: BulkheadRun
     ) -> tuple[bool, errors.KubeError | errors.ProtocolError | None]:
-        """Touch each of the pods.
+        """Touch each of the pods that has not had its touches.
 
         Returns: Whether a touch was accepted; an error after which a later try may succeed.
         """
         accepted, denied = False, None
         for pod in self._sessions.pods_to_touch(key):
+            if not self._touches.is_wanted(key, pod):
+                continue
             try:
                 with (
                     self._bulkhead.at(touches_in(key.namespace), slot),
@@ -110,6 +112,7 @@ class PodToucher:
                 ):
                     await self._writer.touch(pod, now_s=self._sessions.now_s())
                 self._stats.pod_touches_total += 1
+                self._touches.accepted(key, pod)
                 accepted = True
             except (errors.NotFound, errors.Invalid):
                 continue  # the pod was replaced or deleted; its successor starts with the new token

@@ -1,13 +1,18 @@
 """Touches that a webhook or a policy denies are tried again, and end with the denial."""
 
 import asyncio
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler import backoff
 from reconciler.controller.decide.denials import Denials
-from reconciler.controller.decide.pod_touches import LATEST_SYNC_S
+from reconciler.controller.decide.pod_touches import LATEST_SYNC_S, TOUCHES_PER_WRITE
 from reconciler.controller.decide.write_errors import DENIED_PROBE_S
+from reconciler.kube.forwarding import ForwardingKube, KubeCall
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from tests.unit.controller.test_denials import ROUNDS_S, denial, keys, now_s
 from tests.unit.controller.virtual import World, running, simulate
@@ -30,6 +35,22 @@ class Denied:
 
 def touched(world: World) -> set[str]:
     return {commit.object["metadata"]["name"] for commit in world.pod_writes()}
+
+
+class OneDenied(ForwardingKube):
+    """A policy that denies the patches of the pods in `denied`."""
+
+    denied = frozenset({"session-2ab0-runner"})
+
+    def around(self, call: KubeCall) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    async def patch(
+        self, resource: Any, namespace: str, name: str, body: Any, **options: Any
+    ) -> Any:
+        if resource.plural == "pods" and name in self.denied:
+            raise denial()
+        return await super().patch(resource, namespace, name, body, **options)
 
 
 @pytest.mark.parametrize("sessions", [20, 300])
@@ -83,6 +104,28 @@ def test_a_touch_that_is_denied_for_good_is_tried_until_the_kubelet_has_synced_w
             assert LATEST_SYNC_S < denied.tried[-1] <= LATEST_SYNC_S + backoff.DENIED.cap_s
             assert len(denied.tried) <= 5 + LATEST_SYNC_S / (backoff.DENIED.cap_s / 2)
             assert len(world.controller.touches) == 0
+            assert len(world.controller.sessions.denials) == 0
+
+    simulate(scenario)
+
+
+def test_a_pod_that_is_touched_is_not_touched_again_with_one_that_is_denied() -> None:
+    def touches(world: World) -> dict[str, int]:
+        return Counter(commit.object["metadata"]["name"] for commit in world.pod_writes())
+
+    async def scenario(world: World) -> None:
+        policy = OneDenied(world.ports.kube)
+        world.ports = replace(world.ports, kube=policy)
+        world.add("2Ab0")
+        world.add_pod("2Ab0", name="session-2ab0-other")
+        async with running(world):
+            await asyncio.sleep(200)
+            assert touches(world) == {"session-2ab0-other": TOUCHES_PER_WRITE}
+            policy.denied = frozenset()
+            await asyncio.sleep(backoff.DENIED.cap_s + 5)
+            assert touches(world) == dict.fromkeys(
+                ("session-2ab0-other", "session-2ab0-runner"), TOUCHES_PER_WRITE
+            )
             assert len(world.controller.sessions.denials) == 0
 
     simulate(scenario)
