@@ -87,6 +87,21 @@ def test_each_write_allows_its_touch_and_one_repetition() -> None:
     assert len(findings_of(lambda bench: touched(bench, 2 * commit_checks.WRITES + 1))) == 1
 
 
+def test_a_process_that_finds_a_write_may_touch_for_it_twice() -> None:
+    def found(bench: Bench, touches: int, by: Caller = AFTER_US) -> None:
+        bench.change(US)
+        for _ in range(2):
+            bench.change(US, kinds.PODS)
+            bench.change(by, kinds.PODS)
+        bench.change(by)
+        for _ in range(touches - 2):
+            bench.change(by, kinds.PODS)
+
+    assert findings_of(lambda bench: found(bench, 4)) == []
+    assert len(findings_of(lambda bench: found(bench, 5))) == 1
+    assert len(findings_of(lambda bench: found(bench, 3, US))) == 1
+
+
 def test_writes_that_are_a_window_apart_are_not_counted_together() -> None:
     async def main() -> list[str]:
         bench = Bench()

@@ -73,7 +73,8 @@ class WriteBudgetChecker:
     Each change of the session's Secret by another client, and each new pod, allows one more write,
     up to a rate. So does each request for a refresh, at any rate: each of them is honoured once.
     A change of a pod does not: it needs no write. A touch follows its write and is repeated once,
-    so that each write allows two. A new term may begin with a write.
+    so that each write allows two, and two more to a process that finds it when it begins to lead.
+    A new term may begin with a write.
 
     Args:
         life_s: Returns the life of a Secret's present token, seconds; infinite without an end.
@@ -87,6 +88,9 @@ class WriteBudgetChecker:
         self._requests: dict[SessionKey, deque[Instant]] = defaultdict(deque)
         self._requested: dict[SessionKey, str] = {}
         self._common: deque[Instant] = deque()
+        self._last: dict[SessionKey, tuple[str, Instant]] = {}
+        self._touched: dict[tuple[SessionKey, str], tuple[str, Instant]] = {}
+        self._inherited: dict[tuple[SessionKey, str], deque[Instant]] = defaultdict(deque)
         self._lives: dict[SessionKey, deque[float]] = defaultdict(partial(deque, maxlen=LIVES))
 
     def changed_for_all(self) -> None:
@@ -121,9 +125,11 @@ class WriteBudgetChecker:
 
     def _count(self, key: SessionKey, process: str, what: str) -> None:
         lives = self._lives[key]
+        now_at = self._clock.monotonic()
         if what == "write":
             lives.append(self._life_s(key))
-        now_at, window_s = self._clock.monotonic(), window_s_of(min([*lives, self._life_s(key)]))
+            self._last[key] = process, now_at
+        window_s = window_s_of(min([*lives, self._life_s(key)]))
         ours = _since(self._ours[key, process, what], now_at - window_s)
         ours.append(now_at)
         since_at = now_at - window_s - ANSWERED_S
@@ -133,6 +139,7 @@ class WriteBudgetChecker:
         allowed = WRITES + extra
         if what == "touch":  # it follows its write, and is repeated once
             written = sum(at > since_at for at in self._ours[key, process, "write"])
+            written += self._count_inherited(key, process, since_at)
             allowed = max(WRITES + 2 * extra, 2 * written)
         if len(ours) > allowed:
             excess = f"{len(ours)} times {what} of {key} in {window_s:g} s by {process}"
@@ -140,6 +147,14 @@ class WriteBudgetChecker:
             changes = f"{others} changes by other clients" if others else "without any change"
             self._event_log.add_violation(WRITE_BUDGET, f"{excess}; {changes}")
             ours.clear()
+
+    def _count_inherited(self, key: SessionKey, process: str, since_at: Instant) -> int:
+        """Record a touch; count the writes of our other processes that this one has touched for."""
+        place, last, inherited = (key, process), self._last.get(key), self._inherited[key, process]
+        if last is not None and last[0] != process and self._touched.get(place) != last:
+            self._touched[place] = last
+            inherited.append(self._clock.monotonic())
+        return len(_since(inherited, since_at))
 
 
 class EndpointBudgetChecker:
