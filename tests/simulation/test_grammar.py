@@ -347,6 +347,18 @@ FOUND = {
         "platform-partial-outage@200.0+1500.0*0.002956",
         deleted=(("Team-b", 300.0), ("Team-c", 3000.0)),
     ),
+    "a schedule by tokens that seem to be half used": Found(
+        Conditions(ttl_s=3600.0, sends_date=False, skew_s=3600.0),
+        "issuer-wrong-expires-in@100.0+2400.0*0.594337 restart-all@150.0+1.0*0.5",
+    ),
+    "a leader that touches for the last write of the one before": Found(
+        Conditions(sends_date=False, date_off_s=62.0, cached_s=133.708),
+        "issuer-wrong-expires-in@595.595+494.563*0.890875 upgrade@601.206+415.824*0.03354"
+        " watch-close@795.839+28.094*0.042882",
+        sessions=6,
+        replicas=3,
+        seed=1,
+    ),
     "a project fails until the platform has no session": Found(
         Conditions(),
         "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",

@@ -114,9 +114,13 @@ def _compare_times(secret: ObjectMeta, *, else_foreign: Owner) -> Owner:
 
 
 MIN_GAIN = 0.08
-"""Least gain of the next token's expiry without other new evidence, as a fraction of the lifetime
-that our last write left. Three writes fit into a fifth of a lifetime then. Scheduled tokens are a
-tenth of a lifetime apart at least, since the standby token is requested that often."""
+"""Least gain of the next token's expiry without other new evidence, as a fraction of a token's
+whole lifetime. Three writes fit into a fifth of a lifetime then. Scheduled tokens are a tenth of a
+lifetime apart at least, since the standby token is requested that often."""
+
+MAX_HELD = 0.2
+"""Longest time for which a write is held back for this, as a fraction of the lifetime that is left:
+a token that comes with little of its life must be written before the one in the Secret expires."""
 
 MAX_SESSIONS = 20_000
 """Most sessions with a remembered last write, the latest written kept: some 10 MB at the most. A
@@ -156,10 +160,20 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class TokenLife(NamedTuple):
-    """A token's expiry (epoch, issuer's time) and its remaining lifetime by our monotonic clock."""
+    """A token's expiry (epoch, issuer's time), and the gain in expiry that is worth a write."""
 
     expires_s: EpochTime
-    remaining_s: float
+    min_gain_s: float
+
+
+def life_of(expires_s: EpochTime, *, ttl_s: float, remaining_s: float) -> TokenLife:
+    """Return the life of a token.
+
+    Args:
+        ttl_s: Its whole lifetime, seconds.
+        remaining_s: Its remaining lifetime by our monotonic clock.
+    """
+    return TokenLife(expires_s, max(0.0, min(MIN_GAIN * ttl_s, MAX_HELD * remaining_s)))
 
 
 class WriteRecord(msgspec.Struct, frozen=True):
@@ -170,7 +184,7 @@ class WriteRecord(msgspec.Struct, frozen=True):
             has them.
         evidence: Everything that the decision used.
         expires_s: Expiry of the written token (epoch, issuer's time); infinite for none.
-        remaining_s: Its remaining lifetime then, by our monotonic clock.
+        min_gain_s: Least gain in expiry of a token that is worth the next write.
         written_at: When it was sent, monotonic.
         response: None while the response is outstanding, or lost.
         content: The annotations in the response; None while it is outstanding, or lost.
@@ -182,7 +196,7 @@ class WriteRecord(msgspec.Struct, frozen=True):
     sent: Content
     evidence: Evidence
     expires_s: EpochTime
-    remaining_s: float
+    min_gain_s: float
     written_at: Instant
     response: WriteResponse | None = None
     content: Content | None = None
@@ -222,8 +236,7 @@ class WriteRecord(msgspec.Struct, frozen=True):
         """
         if life is None or math.isinf(self.expires_s):
             return math.inf
-        enough_s = MIN_GAIN * max(0.0, min(self.remaining_s, life.remaining_s))
-        return enough_s - (life.expires_s - self.expires_s)
+        return min(self.min_gain_s, life.min_gain_s) - (life.expires_s - self.expires_s)
 
 
 def new_record(

@@ -17,6 +17,7 @@ from reconciler.controller.decide.evidence import (
     Owner,
     TokenLife,
     Undone,
+    life_of,
     new_record,
     undone,
     wait_s,
@@ -280,15 +281,16 @@ class SessionActions:
         if token is None and not plan.requests:
             raise NoBetterTokenError
         now_s, now_at = self._sessions.now_s(), self._clock.monotonic()
-        life = None if token is None else TokenLife(token.expires_s, token.remaining_s(now_at))
+        life = None if token is None else _life_of(token, now_at)
         evidence = self._evidence(plan.requests)
         again_s = wait_s(state.record, secret, annotations.owner, evidence, life=life)
         if again_s > 0:
             raise NoProgressError(again_s)
         ends_s = NEVER if annotations.expires_s is None else annotations.expires_s
+        left_s = ends_s - now_s
         record = new_record(
             secret,
-            life or TokenLife(ends_s, ends_s - now_s),
+            life or life_of(ends_s, ttl_s=left_s, remaining_s=left_s),
             self._evidence(handled),
             token_s=None if token is None else now_s,
             now_at=now_at,
@@ -368,8 +370,8 @@ class SessionActions:
         with self._bulkhead.at(key.namespace, slot), span("create", name, "POST"):
             created = await self._writer.create(key, pod, token, now_s=now_s)
         now_at = self._clock.monotonic()
-        life, evidence = TokenLife(token.expires_s, token.remaining_s(now_at)), self._evidence(())
-        record = new_record(created.secret, life, evidence, token_s=now_s, now_at=now_at)
+        life = _life_of(token, now_at)
+        record = new_record(created.secret, life, self._evidence(()), token_s=now_s, now_at=now_at)
         self._records.created(key, record, created.secret, now_at=now_at)
         run.wrote = run.accepted = run.created = True
         self._stats.created_total += 1
@@ -424,6 +426,11 @@ class SessionActions:
         if count > ISOLATED and self._log_dedup.should_log("competing_writer", *key):
             details: dict[str, Any] = {"writer": writer or "unknown", "what": what}
             log.warning("competing_writer", **names_of(key), **details, overwrites=count)
+
+
+def _life_of(token: Token, now_at: Instant) -> TokenLife:
+    remaining_s = token.remaining_s(now_at)
+    return life_of(token.expires_s, ttl_s=token.ttl_s, remaining_s=remaining_s)
 
 
 def _undone(state: SessionState, plan: Plan) -> Undone:

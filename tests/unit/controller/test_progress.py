@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from reconciler.clock import NEVER, EpochTime, Instant
 from reconciler.controller.decide.evidence import (
     CLOCK_TOLERANCE_S,
+    MAX_HELD,
     MAX_UNANSWERED,
     MIN_GAIN,
     ROTATION_TOLERANCE_S,
@@ -19,6 +20,7 @@ from reconciler.controller.decide.evidence import (
     WriteRecords,
     is_unanswered,
     last_applied,
+    life_of,
     owner_of,
     response_of,
     undone,
@@ -40,7 +42,8 @@ def written(at: str, *, version: str = "20", **changes: Any) -> ObjectMeta:
 def sent(
     at: str, *, expires_s: EpochTime = NOW_S + 900, evidence: Evidence = EVIDENCE
 ) -> WriteRecord:
-    return WriteRecord("secret-uid", (at, TERM), evidence, expires_s, 900.0, Instant(100))
+    life = life_of(expires_s, ttl_s=900.0, remaining_s=900.0)
+    return WriteRecord("secret-uid", (at, TERM), evidence, *life, Instant(100))
 
 
 def answered(at: str, **changes: Any) -> WriteRecord:
@@ -56,7 +59,7 @@ def ask(
     return wait_s(record, held, owner, evidence, life=life)
 
 
-LATER = TokenLife(NOW_S + 901, 900.0)
+LATER = life_of(NOW_S + 901, ttl_s=900.0, remaining_s=900.0)
 
 
 def test_an_unchanged_secret_is_not_written_again_at_any_version() -> None:
@@ -86,10 +89,29 @@ def test_one_key_rotation_that_is_estimated_twice_is_no_second_one() -> None:
     assert ask(record, written("a"), LATER, rotated_s=NOW_S + 2 * ROTATION_TOLERANCE_S) == 0
 
 
+@pytest.mark.parametrize(
+    ("ttl_s", "remaining_s", "gain_s"),
+    [
+        (900.0, 900.0, 900 * MIN_GAIN),
+        (900.0, 450.0, 900 * MIN_GAIN),  # it came with half of its life, and is as long as any
+        (900.0, 100.0, 100 * MAX_HELD),  # held back for longer, it would cost a token
+        (60.0, 60.0, 60 * MIN_GAIN),
+        (900.0, -1.0, 0.0),
+    ],
+)
+def test_a_token_gains_a_part_of_its_whole_life(
+    ttl_s: float, remaining_s: float, gain_s: float
+) -> None:
+    record, ends_s = answered("a"), NOW_S + 900
+    for later_s, is_missing in ((gain_s - 0.1, True), (gain_s + 0.1, False)):
+        life = life_of(ends_s + later_s, ttl_s=ttl_s, remaining_s=remaining_s)
+        assert (ask(record, written("a"), life) > 0) == is_missing
+
+
 def test_a_token_gains_by_the_shorter_of_both_lives() -> None:
     record = answered("a")
-    assert ask(record, written("a"), TokenLife(NOW_S + 901 + 900 * MIN_GAIN, 900.0)) == 0
-    assert ask(record, written("a"), TokenLife(NOW_S + 901 + 60 * MIN_GAIN, 60.0)) == 0
+    assert ask(record, written("a"), LATER) > 0
+    assert ask(record, written("a"), TokenLife(LATER.expires_s, 1.0)) == 0
     assert ask(record, written("a"), None) == math.inf
     endless = WriteRecord("secret-uid", ("a", TERM), EVIDENCE, NEVER, math.inf, Instant(100))
     assert ask(endless, written("a"), TokenLife(NEVER, math.inf)) == math.inf

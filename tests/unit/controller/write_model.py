@@ -20,6 +20,7 @@ from reconciler.controller.decide.evidence import (
     WriteRecord,
     WriteResponse,
     last_applied,
+    life_of,
     owner_of,
     undone,
     wait_s,
@@ -373,18 +374,19 @@ class Agent:
         owner = self.owner(view.secret, view.record.response if view.record is not None else None)
         evidence = Evidence(self.term, self.generation, frozenset(found.requests))
         left_s = token.expires_s - token.issued_s - (now_s - token.born_s)
-        life = TokenLife(token.expires_s, left_s)
+        ttl_s = token.expires_s - token.issued_s
+        life = life_of(token.expires_s, ttl_s=ttl_s, remaining_s=left_s)
         self.check_accusation(view, owner)
         if self.wait(view.record, view.secret, owner, evidence, life) > 0:
             return None
-        return self.send(view.secret, token, evidence, left_s)
+        return self.send(view.secret, token, evidence, life)
 
     def monotonic(self) -> Instant:
         return Instant(float(self.server.now_s))
 
-    def send(self, meta: ObjectMeta, token: Token, evidence: Evidence, left_s: float) -> Write:
+    def send(self, meta: ObjectMeta, token: Token, evidence: Evidence, life: TokenLife) -> Write:
         sent = (format_utc_millis(self.now_s), self.term)
-        record = WriteRecord(meta.uid, sent, evidence, token.expires_s, left_s, self.monotonic())
+        record = WriteRecord(meta.uid, sent, evidence, *life, self.monotonic())
         endless = math.isinf(token.expires_s)
         annotations: dict[str, str | None] = {
             NAMES.refreshed_at: sent[0],
