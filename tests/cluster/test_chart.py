@@ -514,6 +514,25 @@ class TestServer:
         )
         assert "cannot be imported into the current release" in taken.stderr
 
+    def test_is_not_refused_for_a_role_that_only_reads_the_lease(
+        self, release: Helm, kubeconfig: Path, namespace: str, tmp_path: Path
+    ) -> None:
+        reads = {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["token-reconciler"],
+            "verbs": ["get", "watch"],
+        }
+        role = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "reads-leases", "namespace": namespace},
+            "rules": [reads],
+        }
+        file = write([role], tmp_path / "role.json")
+        assert kubectl("apply", "-f", str(file), kubeconfig=kubeconfig).returncode == 0
+        release("install", "lime", str(CHART), f"--namespace={namespace}", "--dry-run=server")
+
     async def test_upgrades_as_the_guide_says_what_somebody_changed_by_kubectl(
         self, release: Helm, kubeconfig: Path, admin: Admin, namespace: str
     ) -> None:

@@ -95,8 +95,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/*
 Fail where another installation in the namespace has one of our Leases: one of the two would never
 write. Two Leases for the same sessions would be worse, so that the names do not follow the release.
-A Role names the Leases of each installation, by Helm or by kustomize. `lookup` finds nothing in
-`helm template`.
+A Role lets each installation, by Helm or by kustomize, patch its Leases by name; one for people who
+read a Lease does not. `lookup` finds nothing in `helm template`.
 */}}
 {{- define "token-reconciler.refuseSharedLease" -}}
 {{- $leases := include "token-reconciler.leaseNames" . | fromJsonArray }}
@@ -106,7 +106,7 @@ A Role names the Leases of each installation, by Helm or by kustomize. `lookup` 
 {{- if and (ne $role.metadata.name $ours) (ne $release $.Release.Name) }}
 {{- range $rule := $role.rules }}
 {{- range $name := $rule.resourceNames }}
-{{- if and (has "leases" $rule.resources) (has $name $leases) }}
+{{- if and (has "leases" $rule.resources) (has "patch" $rule.verbs) (has $name $leases) }}
 {{- $who := ternary (printf "The release %s" $release) (printf "The installation with the Role %s" $role.metadata.name) (ne $release "") }}
 {{- fail (printf "%s in the namespace %s has the Lease %s, too: one of the two would never write a token. Uninstall it first, or install %s into another namespace (docs/install.md, \"A second installation\")." $who $.Release.Namespace $name $.Release.Name) }}
 {{- end }}
