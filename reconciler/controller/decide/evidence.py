@@ -285,7 +285,7 @@ def wait_s(
 
 def is_unchanged(record: WriteRecord, secret: ObjectMeta, owner: Owner) -> bool:
     """Return whether a Secret still has the content of our last write, in any version."""
-    if not _shows(secret, record):
+    if not shows(secret, record):
         return False
     if owner is Owner.UNOWNED:  # without managed fields nothing more is known
         return record.response is None or record.response.shows_owners_of(secret)
@@ -301,7 +301,7 @@ def last_applied(record: WriteRecord | None, secret: ObjectMeta | None) -> Write
         return _last_answered(record)
     seen = record
     while seen is not None:
-        if _shows(secret, seen):
+        if shows(secret, seen):
             return seen
         seen = seen.previous
     return _last_answered(record)
@@ -314,14 +314,15 @@ def _last_answered(record: WriteRecord | None) -> WriteRecord | None:
     return seen or record
 
 
-def _shows(secret: ObjectMeta, record: WriteRecord) -> bool:
+def shows(secret: ObjectMeta, record: WriteRecord) -> bool:
+    """Return whether a Secret's annotations are those of a write."""
     content = content_of(secret)
     return content[:2] == record.sent if record.content is None else content == record.content
 
 
 def is_unanswered(record: WriteRecord | None, secret: ObjectMeta) -> bool:
     """Return whether a Secret shows our last write, whose response is outstanding or lost."""
-    return record is not None and record.response is None and _shows(secret, record)
+    return record is not None and record.response is None and shows(secret, record)
 
 
 def undone(record: WriteRecord | None, secret: ObjectMeta | None, owner: Owner) -> Undone:

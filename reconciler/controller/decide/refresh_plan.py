@@ -29,7 +29,7 @@ from reconciler.controller.decide.annotations import (
 )
 from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.decide.confirmation_mac import is_well_formed
-from reconciler.controller.decide.evidence import Owner, WriteRecord, last_applied, owner_of
+from reconciler.controller.decide.evidence import Owner, WriteRecord, last_applied, owner_of, shows
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 from reconciler.workqueue.items import Priority
@@ -236,7 +236,9 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
         steps=context.steps,
     )
     pending = pending_requests(state.secret, state.pod)
-    found = _due_now(annotations, pending, context, now_s, record)
+    shown = record if record is not None and shows(state.secret, record) else None
+    is_replaced = _is_replaced(annotations, context, shown)
+    found = _due_now(annotations, pending, context, now_s, record, is_replaced=is_replaced)
     if found is None:
         due_s = _scheduled_s(state, state.secret, annotations)
         if due_s > now_s:
@@ -366,6 +368,8 @@ def _due_now(
     context: DecisionContext,
     now_s: EpochTime,
     record: WriteRecord | None,
+    *,
+    is_replaced: bool,
 ) -> tuple[str, Priority] | None:
     """Return the first reason that makes a token due, the most urgent first, or None."""
     if not annotations.is_ours:
@@ -385,7 +389,7 @@ def _due_now(
             return "expiring", Priority.EXPIRING
     if pending:
         return "requested", Priority.CHANGED
-    if _is_replaced(annotations, context, record):
+    if is_replaced:
         return "token_replaced", Priority.STARTUP
     has_written = record is not None and record.response is not None
     if not has_written and _is_startup_due(annotations, context, now_s):
@@ -408,20 +412,24 @@ def _is_startup_due(
 
 
 def _is_replaced(
-    annotations: TokenAnnotations, context: DecisionContext, record: WriteRecord | None
+    annotations: TokenAnnotations, context: DecisionContext, shown: WriteRecord | None
 ) -> bool:
     """Return whether the Secret may hold a replaced token; only leaders ask.
 
     For writes of this term the record decides, else times do, so that nothing of a value needs to
     be kept. Two replicas that write side by side make no allowance for the other's file, or both
     would write in turns.
+
+    Args:
+        shown: The record of the write that the Secret shows. Of another write nothing says that it
+            was applied, or that the store was not restored since.
     """
     if context.startup == "none":
         return False
     if _is_under_old_key(annotations, context):
         return True
-    if record is not None and annotations.refreshed_by == context.term == record.evidence.term:
-        return record.evidence.is_older_token_than(context.generation)
+    if shown is not None and annotations.refreshed_by == context.term == shown.evidence.term:
+        return shown.evidence.is_older_token_than(context.generation)
     written_s = LONG_AGO if annotations.refreshed_s is None else annotations.refreshed_s
     in_our_term = annotations.refreshed_by == context.term or written_s >= context.term_started_s
     return written_s < context.replaced_s + (0.0 if in_our_term else OTHER_FILE_LAG_S)

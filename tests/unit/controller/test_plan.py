@@ -5,14 +5,15 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from reconciler.clock import EpochTime, format_utc, format_utc_millis
+from reconciler.clock import NEVER, EpochTime, Instant, format_utc, format_utc_millis
 from reconciler.controller.decide.annotations import (
     TOLERANCE_S,
     parse_annotations,
     pending_requests,
 )
-from reconciler.controller.decide.evidence import owner_of
+from reconciler.controller.decide.evidence import Evidence, WriteRecord, owner_of
 from reconciler.controller.decide.refresh_plan import (
     LIST_WAIT_S,
     LOOKUPS_PER_S,
@@ -261,6 +262,25 @@ def test_what_was_written_before_its_token_was_replaced_is_due_once_for_the_lead
     garbage = secret(age_s=None, annotations=static(5) | {NAMES.refreshed_at: "lately"})
     assert decide(session_state(secret=garbage), **changed).action is Action.WRITE
     assert decide(session_state(secret=garbage), static=True).action is Action.WAIT
+
+
+@pytest.mark.parametrize("is_answered", [False, True], ids=["answer lost", "restored since"])
+def test_a_write_that_the_secret_does_not_show_put_no_replacing_token_there(
+    is_answered: bool,
+) -> None:
+    before, after = (secret(age_s=None, annotations=static(age_s)) for age_s in (20, 0))
+    sent = (format_utc_millis(NOW_S), TERM)
+    evidence = Evidence(TERM, generation=1)
+    record = WriteRecord("secret-uid", sent, evidence, NEVER, math.inf, Instant(100))
+    if is_answered:
+        record = record.record_response(after, now_at=Instant(100.1))
+    changed = {"static": True, "generation": 1, "replaced_s": NOW_S - 10}
+    found, none = (
+        decide(replace(session_state(secret=held), record=record), **changed)
+        for held in (before, after)
+    )
+    assert (found.action, found.reason) == (Action.WRITE, "token_replaced")
+    assert none.action is Action.WAIT
 
 
 @pytest.mark.parametrize("by", [TERM, "replica-1/7"])
