@@ -73,6 +73,9 @@ class Ports(msgspec.Struct, frozen=True):
     tracer: Tracer | None = None
     observers: tuple[Observer, ...] = ()
 
+    def __repr__(self) -> str:
+        return "<Ports>"  # that of a struct would show the secret
+
 
 class Endpoints(msgspec.Struct, frozen=True):
     """The token source, the platform, and a circuit breaker for each endpoint.

@@ -3,6 +3,7 @@
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.naming import SessionKey
 from tests.unit.controller.build import KEY, is_confirmed
+from tests.unit.controller.virtual import World, simulate
 
 
 def test_a_mac_is_valid_for_its_session_and_object_alone() -> None:
@@ -33,3 +34,10 @@ def test_garbage_is_no_mac() -> None:
 def test_a_mac_shows_nothing_of_its_key() -> None:
     assert "fake-client-secret" not in repr(ConfirmationMac("fake-client-secret"))
     assert "fake-client-secret" not in ConfirmationMac("fake-client-secret").make(KEY, "uid-1")
+
+
+def test_what_hands_the_key_on_does_not_show_it() -> None:
+    async def scenario(world: World) -> None:
+        assert world.ports.secret not in repr(world.ports)
+
+    simulate(scenario)
