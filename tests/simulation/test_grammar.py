@@ -359,6 +359,23 @@ FOUND = {
         replicas=3,
         seed=1,
     ),
+    "a static token that is replaced while its only leader has lost the Lease": Found(
+        Conditions(static=True, namespaces="named"),
+        "api-outage@300.0+40.0*0.5 rotate-static-token@320.0+0.5*0.5 api-errors@330.0+60.0*0.95"
+        " watch-close@600.0+0.5*0.5",
+        sessions=30,
+        seed=1,
+    ),
+    "an answer that precedes a time without a proof": Found(
+        Conditions(ttl_s=3600.0, sends_date=False, skew_s=62.0),
+        "issuer-cache@597.895+263.36*0.973645 issuer-wrong-expires-in@636.593+1603.991*0.504285",
+        replicas=2,
+    ),
+    "a pause that outlasts a token": Found(
+        Conditions(),
+        "pause-commands@100.0+1500.0*0.5",
+        sessions=6,
+    ),
     "a project fails until the platform has no session": Found(
         Conditions(),
         "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Iterable
 
 from reconciler.clock import EpochTime
 from reconciler.tokens.server_clock import PROOF, SAME_ISSUER_S, SAME_TIME_S, TokenTimes
@@ -17,11 +18,12 @@ class TimeKnowledge:
     against every other witness. It follows:
 
     - The time can be known from the first answer on that names it, or in which the witnesses of it
-      outnumber those that may contradict it. The process then keeps it.
+      outnumber those that may contradict it. Before a proof it is known until an answer names
+      another time that no fewer clocks support: the answer precedes what was believed.
     - Until then the time is one that the answers name. No token is issued in the future: it is
       behind by no more than the least age at which a token came. It is ahead by no more than the
       most that an `expires_in` makes a token older than it is.
-    - What was known is lost only with `PROOF` different tokens in a row that name the same wrong
+    - What was proven is lost only with `PROOF` different tokens in a row that name the same wrong
       time. It is then wrong by as much, until as many tokens name the true one, or a new token
       shows that it is behind.
 
@@ -35,6 +37,7 @@ class TimeKnowledge:
         self.ahead_s = 0.0
         self._is_known = False
         self._is_misled = False
+        self._has_proof = False
         self._least_age_s = math.inf
         self._recent: deque[tuple[EpochTime, float]] = deque(maxlen=PROOF)
         """The `iat` of the latest tokens, and how late is the time that each names, seconds."""
@@ -71,6 +74,7 @@ class TimeKnowledge:
         self._least_age_s = min(self._least_age_s, true_s - issued_s)
         proven_s = self._proven_s()
         if proven_s is not None:
+            self._has_proof = True
             self._is_misled = not -SAME_ISSUER_S <= proven_s <= SAME_ISSUER_S
             self._is_known = not self._is_misled
             self.behind_s, self.ahead_s = max(0.0, -proven_s), max(0.0, proven_s)
@@ -78,7 +82,8 @@ class TimeKnowledge:
             self._is_misled = not (is_new and self.behind_s)
             self._is_known = not self._is_misled
         else:
-            self._is_known = self._is_known or shows
+            is_kept = self._has_proof or _support(true_s, others) > _support(named_s, others)
+            self._is_known = shows or (self._is_known and is_kept)
             self.behind_s = max(0.0, self._least_age_s)
             if named_s < expires_s:  # a token that has expired as it comes is refused
                 self.ahead_s = max(self.ahead_s, named_s - true_s)
@@ -91,6 +96,11 @@ class TimeKnowledge:
         if len(late_s) < PROOF or max(late_s) - min(late_s) > SAME_TIME_S:
             return None
         return max(late_s)  # the youngest decides
+
+
+def _support(claim_s: EpochTime, clocks_s: Iterable[EpochTime]) -> int:
+    """Return how many clocks agree with a claim."""
+    return sum(abs(claim_s - each_s) <= SAME_TIME_S for each_s in clocks_s)
 
 
 def _is_same(one_s: EpochTime, other_s: EpochTime) -> bool:

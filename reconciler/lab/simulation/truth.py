@@ -85,15 +85,19 @@ class _Session:
     Args:
         ends_at: Expiry of our token in its Secret; infinite without a token of ours.
         pods: Earliest start of each pod, by UID.
+        paused: UIDs of its objects with which a person has stopped its refreshes.
     """
 
     settled_at: Instant
     ends_at: Instant = NEVER
     pods: dict[str, Instant] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
 
 
 class ExposureAccount:
     """Sums the time for which pods of the platform had an expired token of ours; a commit hook.
+
+    The time for which a session is paused does not count.
 
     Args:
         remaining_s: Returns a token's remaining life by its validators' clock, infinite without
@@ -142,6 +146,11 @@ class ExposureAccount:
         now_at = self._clock.monotonic()
         session = self._sessions.setdefault(key, _Session(now_at))
         self._settle(session, now_at)
+        is_paused = (metadata.get("annotations") or {}).get(self._names.paused) == "true"
+        if is_paused and not commit.removed:
+            session.paused.add(metadata["uid"])
+        else:
+            session.paused.discard(metadata["uid"])
         if commit.kind is kinds.PODS:
             ended = (commit.object.get("status") or {}).get("phase") in ("Succeeded", "Failed")
             if commit.removed or ended:
@@ -196,7 +205,7 @@ class ExposureAccount:
             self._settle(session, now_at)
 
     def _settle(self, session: _Session, now_at: Instant) -> None:
-        for starts_at in session.pods.values():
+        for starts_at in session.pods.values() if not session.paused else ():
             expired_from_at = max(session.ends_at, starts_at, session.settled_at)
             self.total_s += max(0.0, now_at - expired_from_at)
         session.settled_at = now_at

@@ -70,6 +70,22 @@ def test_the_least_age_counts_until_a_true_answer() -> None:
     assert inputs.get(400.0, at_s=460.0) == (0.0, 0.0)
 
 
+def test_before_a_proof_an_answer_precedes_what_no_clock_supports() -> None:
+    inputs = Inputs()
+    for at_s in (0.0, 360.0):
+        inputs.get(at_s, at_s=at_s, wall_off_s=62.0)
+    assert inputs.get(370.0, at_s=470.0, left_s=400.0, wall_off_s=0.0) == (0.0, 0.0)
+    assert inputs.get(370.0, at_s=480.0, left_s=395.0, wall_off_s=62.0) == (0.0, 395.0)
+    assert inputs.get(600.0, at_s=600.0, wall_off_s=62.0) == (0.0, 0.0)
+
+
+def test_after_a_proof_one_answer_does_not() -> None:
+    inputs = Inputs()
+    for at_s in (0.0, 100.0, 200.0):
+        inputs.get(at_s, at_s=at_s, wall_off_s=62.0)
+    assert inputs.get(250.0, at_s=350.0, left_s=400.0, wall_off_s=62.0) == (0.0, 0.0)
+
+
 def test_what_was_known_is_lost_with_three_tokens_that_agree() -> None:
     inputs = Inputs()
     inputs.get(0.0, at_s=0.0)
