@@ -214,6 +214,8 @@ class Workers:
         denied = 0
         if decision.policy is backoff.DENIED:
             denied = self._record_denied(work.key, error, decision)
+        else:  # an accepted write of another session must not shorten this wait
+            self._sessions.denials.forget_write(work.key)
         return self._retry(
             work, decision, failures, retry_after_s=error.retry_after_s, denied=denied
         )

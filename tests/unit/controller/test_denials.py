@@ -3,7 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from reconciler.controller.decide.write_errors import (
     DENIED_URGENT_S,
     denied_wait_s,
 )
-from reconciler.errors import AdmissionDenied, KubeError
+from reconciler.errors import AdmissionDenied, KubeError, TooManyRequests
 from reconciler.kube.api import Kube
 from reconciler.kube.forwarding import ForwardingKube, KubeCall
 from reconciler.naming import SessionKey
@@ -152,6 +153,43 @@ def test_the_wait_is_in_the_upper_half_of_its_bound(
         for rand in (0.0, 0.999)
     ]
     assert waits_s == pytest.approx([shortest_s, longest_s], rel=0.01)
+
+
+class Throttled(ForwardingKube):
+    """Denies all writes for a minute; then the first one of `2Ab0` is too many, which ends this."""
+
+    wait_s = 50.0
+    throttled_s = 0.0
+    accepted: tuple[tuple[str, float], ...] = ()
+
+    def around(self, call: KubeCall) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    async def patch(
+        self, resource: Any, namespace: str, name: str, body: Any, **options: Any
+    ) -> Any:
+        if not self.throttled_s:
+            if now_s() < 60.0 or "2ab0" not in name:
+                raise denial()
+            self.throttled_s = now_s()
+            raise TooManyRequests("patch: later", status=429, retry_after_s=self.wait_s)
+        self.accepted += ((name, now_s()),)
+        return await super().patch(resource, namespace, name, body, **options)
+
+
+def test_an_accepted_write_does_not_shorten_the_wait_of_one_that_was_throttled_since() -> None:
+    async def scenario(world: World) -> None:
+        server = Throttled(world.ports.kube)
+        world.ports = replace(world.ports, kube=server)
+        for session in ("2Ab0", "2Ab1"):
+            world.add(session)
+        async with running(world):
+            await asyncio.sleep(300)
+            assert server.accepted[0][0] == "session-2ab1-creds"
+            throttled = [at_s for name, at_s in server.accepted if "2ab0-creds" in name]
+            assert throttled[0] >= server.throttled_s + server.wait_s
+
+    simulate(scenario)
 
 
 def keys(namespace: str, number: int) -> list[SessionKey]:
