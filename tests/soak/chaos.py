@@ -1,8 +1,9 @@
 """One fault a minute, drawn from a seed, on real servers; each is shorter than what tokens survive.
 
 The faults are drawn like cards: each comes once before one comes again. The first ones come faster,
-so that each has come once when the warm-up ends: a fault's first time needs memory that stays. The
-one with the greatest need is the last of them, when the records of runs have their full size.
+so that each has come once, at its longest, when the warm-up ends: the allocator keeps what the
+burst of a fault needs, and no later one needs more. The one with the greatest need is the last of
+them, when the records of runs have their full size.
 """
 
 import asyncio
@@ -119,7 +120,8 @@ class Chaos:
                     deck.sort(key=lambda name: name != KILLED)  # the first of a deck comes last
             name = deck.pop()
             longest_s, fault = self.faults[name]
-            length_s = self._random.uniform(0.5, 1.0) * longest_s
+            is_first = minutes * MINUTE_S > WARM_UP_S > begin_s
+            length_s = longest_s * (1.0 if is_first else self._random.uniform(0.5, 1.0))
             start_s = begin_s + self._random.uniform(0.0, max(0.0, room_s - GAP_S - longest_s))
             await asyncio.sleep(max(0.0, self._began_at + start_s - time.monotonic()))
             began_at = time.monotonic()
