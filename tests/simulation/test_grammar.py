@@ -376,6 +376,17 @@ FOUND = {
         "pause-commands@100.0+1500.0*0.5",
         sessions=6,
     ),
+    "a restore brings a pause back": Found(
+        Conditions(),
+        "pause-commands@100.0+200.0*0.5 restart-all@150.0+2.0*0.1 restore-secrets@200.0+100.0*0.9",
+        sessions=6,
+    ),
+    "a write a moment before a token that a step ends sooner": Found(
+        Conditions(ttl_s=300.0, date_off_s=3600.0, propagation_s=30.0),
+        "issuer-clock-step@222.705+0.5*0.457854",
+        sessions=40,
+        seed=5,
+    ),
     "a project fails until the platform has no session": Found(
         Conditions(),
         "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",

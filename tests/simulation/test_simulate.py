@@ -340,6 +340,24 @@ def test_expired_token_seconds_are_counted_where_they_belong() -> None:
     assert (exposure.expired_s, exposure.excused_s, exposure.stopping_s) == (3.0, 5.0, 4.0)
 
 
+@pytest.mark.parametrize(("until_s", "expired_s"), [(130, 10.0), (150, 0.0)])
+def test_a_session_is_excused_while_it_is_paused_and_until_its_repair(
+    until_s: float, expired_s: float
+) -> None:
+    async def main() -> ExposureChecker:
+        exposure = ExposureChecker(EventLog(VirtualClock(asyncio.get_running_loop()), MARKS))
+        at_s = EpochTime(100)
+        exposure.started("u", "S1", EpochTime(110), due_s=at_s, now_s=at_s)
+        exposure.pause("S1", now_s=EpochTime(105))
+        exposure.settle(now_s=EpochTime(115))
+        exposure.resume("S1", now_s=EpochTime(120), until_s=EpochTime(until_s))
+        exposure.stopped("u", now_s=EpochTime(140))
+        return exposure
+
+    exposure = run_virtual(main())
+    assert (exposure.expired_s, exposure.excused_s) == (expired_s, 30.0 - expired_s)
+
+
 def test_a_refresh_that_a_step_of_the_clock_makes_due_was_not_due_before() -> None:
     asked: list[tuple[EpochTime, EpochTime]] = []
 

@@ -312,6 +312,7 @@ class ExposureChecker:
         self._event_log = event_log
         self._late_until_s = late_until_s
         self._runners: dict[str, _Runner] = {}
+        self._paused: set[str] = set()
 
     def started(
         self,
@@ -352,6 +353,17 @@ class ExposureChecker:
                 self._settle(runner, now_s)
                 runner.excused_until_s = max(runner.excused_until_s, until_s)
 
+    def pause(self, session: str, *, now_s: EpochTime) -> None:
+        """Excuse a session from now on, until `resume`."""
+        self.settle(now_s=now_s)
+        self._paused.add(session)
+
+    def resume(self, session: str, *, now_s: EpochTime, until_s: EpochTime) -> None:
+        """Excuse a session that was paused no longer than to `until_s`."""
+        if session in self._paused:
+            self.excuse(now_s=now_s, until_s=until_s, session=session)
+            self._paused.discard(session)
+
     def shift(self, by_s: float, *, now_s: EpochTime) -> None:
         """Move the expiry of every projected token after a step of the validator's clock.
 
@@ -381,6 +393,9 @@ class ExposureChecker:
             return
         if runner.stopping:
             self.stopping_s += now_s - expired_from_s
+            return
+        if runner.session in self._paused:
+            self.excused_s += now_s - expired_from_s
             return
         namespace = runner.session.partition("/")[0]
         late_until_s = self._late_until_s(runner.due_s, runner.expires_s, namespace)

@@ -50,7 +50,8 @@ SNAPSHOT_TIMEOUT_S = 5.0
 """Longest wait for a snapshot; a frozen replica gives none."""
 
 DELIVERED_S = 95.0
-"""Seconds that the estimate adds for a late write: approximately the propagation allowance."""
+"""Seconds that the estimate adds for a late write: approximately the propagation allowance. Where a
+step of the issuer's clock shows only later that a write was late, its pod was not touched."""
 
 
 class _Margin(NamedTuple):
@@ -193,6 +194,11 @@ class ExposureAccount:
         expired = sum(each.ends_at < now_at for each in self._sessions.values() if each.pods)
         self.late_writes += late_writes
         self.unsure_s += (late_writes + expired) * (now_at - answered_at)
+
+    def is_paused(self, key: SessionKey) -> bool:
+        """Return whether a person has stopped the refreshes of a session."""
+        session = self._sessions.get(key)
+        return session is not None and bool(session.paused)
 
     def with_pods(self) -> set[SessionKey]:
         """Return the sessions that have a pod now."""
@@ -384,7 +390,7 @@ class TruthChecker:
         about_s = CLOSE_S * close_writes + _tolerance_s(replica) * (
             1 + snapshot.fleet.states[TokenState.EXPIRED] + late_writes
         )
-        longer_s = DELIVERED_S * late_writes + report.unsure_s - last.unsure_s
+        longer_s = DELIVERED_S * (late_writes + close_writes) + report.unsure_s - last.unsure_s
         if reported_s > true_s + about_s + longer_s:
             what = (
                 f"{name} counts {reported_s:.1f} s of exposure more, of which {true_s:.1f} s are so"

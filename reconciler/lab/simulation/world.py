@@ -178,7 +178,7 @@ class World:
         self.core.on_commit += [
             self._note, self.secrets.commit, self.node.commit, self.single_writer.commit,
             self.write_budget.commit, self.exposure_account.commit, self.revocation.commit,
-            self.settled.commit,
+            self.settled.commit, self._note_pause,
         ]  # fmt: skip
         for name in (HOME, *(project.lower() for project in scenario.projects)):
             self.core.create(kinds.NAMESPACES, "", {"metadata": {"name": name}}, by=OPERATOR)
@@ -364,20 +364,25 @@ class World:
     def restore_secret(self, secret: Object, *, again: bool) -> None:
         """Write a former state of a Secret back, as a backup tool does.
 
+        The operator resumes a session that is paused by that.
+
         Args:
             again: Whether the tool deletes the present Secret and creates the former one.
         """
         metadata = secret["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
-        self.excuse_change(SessionKey(namespace, metadata["labels"][self.names.session_id]))
+        key = SessionKey(namespace, metadata["labels"][self.names.session_id])
+        self.excuse_change(key)
         kept = ("name", "labels", "annotations", "ownerReferences")
         former = {**secret, "metadata": {key: metadata[key] for key in kept if key in metadata}}
         with contextlib.suppress(StatusError):
-            if not again:
+            if again:
+                self.core.delete(kinds.SECRETS, namespace, name, by=BACKUP)
+                self.core.create(kinds.SECRETS, namespace, former, by=BACKUP)
+            else:
                 self.core.update(kinds.SECRETS, namespace, name, former, by=BACKUP)
-                return
-            self.core.delete(kinds.SECRETS, namespace, name, by=BACKUP)
-            self.core.create(kinds.SECRETS, namespace, former, by=BACKUP)
+        if self.names.paused in metadata.get("annotations", {}):
+            self.annotate(key, self.names.paused, None)
 
     def request_refresh(self, key: SessionKey, value: str) -> None:
         """Request a refresh, as an operator does."""
@@ -471,6 +476,19 @@ class World:
             delivered_s = EPOCH_S + until_s + self.conditions.propagation_s
             now_s = self.clock.wall()
             self.exposure.excuse(now_s=now_s, until_s=delivered_s, session=str(key))
+
+    def _note_pause(self, commit: Commit) -> None:
+        """Excuse a session while a person has paused it."""
+        metadata = commit.object["metadata"]
+        session = (metadata.get("labels") or {}).get(self.names.session_id)
+        if commit.kind not in (kinds.SECRETS, kinds.PODS) or not session:
+            return
+        key, now_s = SessionKey(metadata["namespace"], session), self.clock.wall()
+        if self.exposure_account.is_paused(key):
+            self.exposure.pause(str(key), now_s=now_s)
+            return
+        read_s = 0.0 if self.conditions.touch else self.conditions.propagation_s
+        self.exposure.resume(str(key), now_s=now_s, until_s=now_s + PAUSE_S + read_s)
 
     def rotate_static(self) -> None:
         """Write another static token into the files; the former one is valid for a while."""
