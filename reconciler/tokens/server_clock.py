@@ -85,6 +85,7 @@ class TokenTimes(msgspec.Struct, frozen=True):
         expires_in_s: The response's `expires_in`, or None.
         sent_at: When the request started, monotonic.
         received_at: When the response's headers arrived, monotonic.
+        token_id: Differs for different tokens; it is of no use outside this process.
     """
 
     issued_s: EpochTime | None
@@ -92,6 +93,7 @@ class TokenTimes(msgspec.Struct, frozen=True):
     expires_in_s: float | None
     sent_at: Instant
     received_at: Instant
+    token_id: int = 0
 
 
 class ClockSample(msgspec.Struct, frozen=True):
@@ -103,6 +105,7 @@ class ClockSample(msgspec.Struct, frozen=True):
         ceiling_s: It has not expired yet: the offset is less; infinite for a token without `exp`.
         bounds: The offset, if it was issued for this request or the response has its age.
         at: When it was received, monotonic.
+        token_id: As in `TokenTimes`.
         is_refused: By the estimate it had expired when it came last.
     """
 
@@ -111,6 +114,7 @@ class ClockSample(msgspec.Struct, frozen=True):
     ceiling_s: ClockOffset
     bounds: Bounds
     at: Instant
+    token_id: int = 0
     is_refused: bool = False
 
     def bounds_at(self, now_at: Instant) -> Bounds:
@@ -211,13 +215,19 @@ class ServerClock:
         bounds = plain if _support(plain, known) > _support(by_expires_in, known) else by_expires_in
         ends_s = NEVER if response.expires_s is None else response.expires_s
         ceiling_s = ends_s - response.received_at
-        return ClockSample(response.issued_s, plain.low_s, ceiling_s, bounds, response.received_at)
+        return ClockSample(
+            response.issued_s,
+            plain.low_s,
+            ceiling_s,
+            bounds,
+            response.received_at,
+            response.token_id,
+        )
 
     def is_repeated(self, sample: ClockSample) -> bool:
         """Return whether this token was returned before, by a cache before the issuer."""
         return any(
-            sample.issued_s == seen.issued_s and sample.bounds.high_s < seen.bounds.low_s
-            for seen in self._samples
+            sample.token_id == seen.token_id and _is_earlier(sample, seen) for seen in self._samples
         )
 
     def are_too_many_refused(self) -> bool:
@@ -272,11 +282,16 @@ class ServerClock:
     def _remember(self, sample: ClockSample) -> None:
         """Keep a token's claim; a repeated token is not another token.
 
-        Its first receipt proves the most: at each later one it is older. What earlier tokens prove
-        is dropped if by it the latest ones had all expired: the issuer was stepped back.
+        Its first receipt proves the most: at each later one it is older. After a step back of the
+        issuer another token may be of the same second as an earlier one, which is dropped. What
+        earlier tokens prove is dropped if by it the latest ones had all expired: the issuer was
+        stepped back.
         """
         self._floor_s = max(self._floor_s, sample.floor_s)
         for index, seen in enumerate(self._samples):
+            if sample.token_id != seen.token_id and _is_earlier(sample, seen):
+                del self._samples[index]
+                break
             if seen.issued_s == sample.issued_s:
                 self._samples[index] = replace(seen, bounds=intersect([seen.bounds, sample.bounds]))
                 return
@@ -348,6 +363,11 @@ class ServerClock:
             return voted, voted.bounds
         is_kept = self.estimate is None or self.is_possible(self.estimate.bounds)
         return (self.estimate if is_kept else at_floor), voted.bounds
+
+
+def _is_earlier(sample: ClockSample, seen: ClockSample) -> bool:
+    """Return whether tokens of one second name different times, this one the earlier time."""
+    return sample.issued_s == seen.issued_s and sample.bounds.high_s < seen.bounds.low_s
 
 
 def claims_of(response: TokenTimes) -> dict[TimeSource, Bounds]:

@@ -52,7 +52,12 @@ class TokenResponse:
         """The times in this response; raises `InvalidToken` as `claims`."""
         claims = self.claims
         return TokenTimes(
-            claims.issued_s, claims.expires_s, self.expires_in_s, self.sent_at, self.received_at
+            claims.issued_s,
+            claims.expires_s,
+            self.expires_in_s,
+            self.sent_at,
+            self.received_at,
+            token_id=hash(self.value),
         )
 
 

@@ -387,6 +387,15 @@ FOUND = {
         sessions=40,
         seed=5,
     ),
+    "a step back by as much as earlier tokens are old": Found(
+        Conditions(date_off_s=301.0), "issuer-clock-step@473.791+0.5*0.829733", replicas=2
+    ),
+    "a step back while one of two nodes is behind": Found(
+        Conditions(date_off_s=301.0),
+        "issuer-wrong-expires-in@160.426+486.366*0.677896 issuer-node-behind@171.825+418.557*0.5166"
+        " issuer-clock-step@473.791+0.5*0.829733",
+        replicas=2,
+    ),
     "a project fails until the platform has no session": Found(
         Conditions(),
         "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",

@@ -15,6 +15,7 @@ from reconciler.lab.apiserver.fault_injection import DOWN_S, FaultInjection
 from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.write_log import Caller, Commit
+from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.kubelet.node import Node
 from reconciler.lab.kubelet.pods import Pod
 from reconciler.lab.simulation.commit_checks import (
@@ -443,7 +444,7 @@ class World:
         hidden_s = 0.0 if sends_true_date and has_vote else self.issuer.cached_s
         self.truth.time_unknown_until_at = now_at + noticed_s
         self.truth.step_hidden_until_at = now_at + noticed_s + hidden_s
-        if by_s < 0.0 and self.issuer.cached_s:
+        if by_s < 0.0 and (self.issuer.cached_s or self.issuer.behind_s):
             proven_s = self._step_back_proven_s(-by_s) - since_start_s
             self.truth.stepped_back(-by_s, until_at=now_at + proven_s)
         self.write_budget.changed_for_all()
@@ -457,12 +458,16 @@ class World:
         itself it moves no time below what a token has shown. `PROOF` tokens of different seconds
         that agree are a proof. Without a cache they come within seconds. A cache gives each of them
         for `cached_s`, and replaces it when a replica requests one, at most a tenth of a life
-        later. It keeps a token from before the step unless that is of the future now.
+        later. It keeps a token from before the step unless that is of the future now. While one of
+        two nodes is behind, no `PROOF` tokens in a row agree.
         """
         cached_s, due_s = self.issuer.cached_s, REQUEST_DUE * self.conditions.ttl_s
         at_s = asyncio.get_running_loop().time()
         if by_s < cached_s:
             at_s += cached_s
+        for move in self.scenario.faults:
+            if move.kind is Fault.ISSUER_NODE_BEHIND and move.at_s <= at_s:
+                at_s = max(at_s, move.end_s)
         at_s = self.obstacles.issuer_answers_by_s(at_s + due_s)
         for _ in range(PROOF - 1):
             at_s = self.obstacles.issuer_answers_by_s(at_s + cached_s + due_s)

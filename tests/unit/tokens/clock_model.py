@@ -86,8 +86,8 @@ class World:
     """The issuer's clock was stepped, and `PROOF` fresh tokens have not come since."""
     ages_s: dict[EpochTime, float] = field(default_factory=dict)
     """Age at the first receipt of each token since the latest step, by its second, oldest first."""
-    former: set[EpochTime] = field(default_factory=set)
-    """Seconds of the tokens that came before the latest step."""
+    steps: int = 0
+    """After a step back another token may be of the same second as an earlier one."""
     refused: set[EpochTime] = field(default_factory=set)
     """Seconds of the tokens that were refused in a row since then, though they had not expired."""
     is_stepped_back: bool = False
@@ -106,7 +106,7 @@ class World:
 
     def step(self, seconds: float) -> None:
         estimate = self.rules.estimate
-        self.former |= set(self.ages_s)
+        self.steps += 1
         self.is_stepped_back = (
             seconds < 0
             and not self.is_stepped
@@ -127,8 +127,6 @@ class World:
     def _fill(self, cache: Cache, at: Instant) -> None:
         cache.filled_at = at
         cache.issued_s = self._issue_at(at - cache.origin_s)
-        while cache.issued_s in self.former:
-            cache.issued_s -= 1.0  # as in `_ask`
 
     def _issue(self) -> tuple[EpochTime, bool]:
         """Return the `iat` of the token of this moment, and whether it was issued for us."""
@@ -175,8 +173,6 @@ class World:
     def _ask(self, request: Request, gateway: int) -> tuple[TokenTimes, Bounds]:
         sent_at = self.now_at
         self.now_at += request.there_s
-        while EpochTime(math.floor(self.issuer_now_s())) in self.former:
-            self.now_at += 1.0  # a repeated second looks like a cache
         issuing_s = self.issuer_now_s()
         issued_s, is_fresh = self._issue()
         left_s = TTL_S
@@ -192,6 +188,7 @@ class World:
             left_s if self.says_left else None,
             sent_at,
             self.now_at,
+            token_id=hash((self.steps, issued_s)),
         )
         others = {TimeSource.WALL_CLOCK: Bounds(self.wall_s, self.wall_s)}
         if self.api_server_s is not None:

@@ -433,6 +433,28 @@ def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> 
     )
 
 
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_another_token_of_a_known_second_shows_a_step_back(is_repeated: bool) -> None:
+    now_s, rules = 1_767_225_600.0, ServerClock()
+
+    def observe(at: float, token_s: float, token_id: int) -> None:
+        issued_s, instant = EpochTime(now_s + token_s), Instant(at)
+        rules.observe(
+            TokenTimes(issued_s, issued_s + 900.0, None, instant, instant, token_id=token_id), {}
+        )
+
+    for number, at in enumerate((10.0, 100.0, 190.0)):
+        observe(at, at, number)
+    observe(280.0, 100.0, 1 if is_repeated else 3)
+    assert rules.needs_another != is_repeated
+    for number in (4, 5):
+        observe(280.0 + number, 100.0 + number, number)
+    assert rules.estimate is not None
+    assert rules.estimate.proven
+    offset_s = now_s if is_repeated else now_s - 180.0
+    assert float(rules.estimate.bounds.low_s) == pytest.approx(offset_s, abs=1.0)
+
+
 def test_a_token_that_is_refused_still_shows_that_the_time_is_later() -> None:
     now_s, ahead_s = RIGHT, 901.0
     world = World(
