@@ -126,6 +126,9 @@ class Denials:
             denier.discard(each)
         return tuple(dict.fromkeys(each.key for each in woken))
 
+    def is_write_denied(self, key: SessionKey) -> bool:
+        return _Request(key, is_touch=False) in self._denier_of
+
     def forget(self, key: SessionKey) -> None:
         """Drop a session that ended."""
         self.forget_write(key)

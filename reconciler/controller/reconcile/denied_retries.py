@@ -28,5 +28,8 @@ class DeniedRetries:
         for each in self._denials.record_accepted(key, is_touch=is_touch):
             now_at = self._clock.monotonic()
             if self._touches.retry_now(each, now_at):
-                self._queue.add(each, ScheduleRequest(now_at, Priority.EXPIRING, 0.0, "touch"))
-            self._queue.retry_now(each)
+                # A run that touches writes as well: a write that was throttled keeps its wait.
+                touch = ScheduleRequest(now_at, Priority.EXPIRING, 0.0, "touch", dependency="write")
+                self._queue.add(each, touch)
+            if self._denials.is_write_denied(each):
+                self._queue.retry_now(each)

@@ -12,10 +12,19 @@ from reconciler import backoff
 from reconciler.controller.decide.denials import Denials
 from reconciler.controller.decide.pod_touches import LATEST_SYNC_S, TOUCHES_PER_WRITE
 from reconciler.controller.decide.write_errors import DENIED_PROBE_S
+from reconciler.errors import TooManyRequests
 from reconciler.kube.forwarding import ForwardingKube, KubeCall
 from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.lab.apiserver.kinds import PODS
 from tests.unit.controller.test_denials import ROUNDS_S, denial, keys, now_s
-from tests.unit.controller.virtual import World, running, simulate
+from tests.unit.controller.virtual import (
+    INTRUDER,
+    NAMES,
+    PROJECT,
+    World,
+    running,
+    simulate,
+)
 
 
 class Denied:
@@ -127,6 +136,46 @@ def test_a_pod_that_is_touched_is_not_touched_again_with_one_that_is_denied() ->
                 ("session-2ab0-other", "session-2ab0-runner"), TOUCHES_PER_WRITE
             )
             assert len(world.controller.sessions.denials) == 0
+
+    simulate(scenario)
+
+
+class Throttled(ForwardingKube):
+    """Denies touches until half a minute after the second write of `2Ab0`, which is too many."""
+
+    wait_s = 50.0
+    throttled_s = 0.0
+    writes: tuple[float, ...] = ()
+
+    def around(self, call: KubeCall) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    async def patch(
+        self, resource: Any, namespace: str, name: str, body: Any, **options: Any
+    ) -> Any:
+        if resource.plural == "pods" and not 0 < self.throttled_s < now_s() - 30:
+            raise denial()
+        if name == "session-2ab0-creds":
+            self.writes += (now_s(),)
+            if len(self.writes) == 2:
+                self.throttled_s = now_s()
+                raise TooManyRequests("patch: later", status=429, retry_after_s=self.wait_s)
+        return await super().patch(resource, namespace, name, body, **options)
+
+
+def test_an_accepted_touch_does_not_shorten_the_wait_of_a_write_that_was_throttled() -> None:
+    async def scenario(world: World) -> None:
+        server = Throttled(world.ports.kube)
+        world.ports = replace(world.ports, kube=server)
+        for session in ("2Ab0", "2Ab1", "2Ab2"):
+            world.add(session)
+        async with running(world):
+            await asyncio.sleep(60)
+            asked = {"metadata": {"annotations": {NAMES.requested_at: "now"}}}
+            world.core.patch(PODS, PROJECT, "session-2ab0-runner", asked, by=INTRUDER)
+            await asyncio.sleep(240)
+            assert server.writes[2] >= server.throttled_s + server.wait_s
+            assert len(touched(world)) == 3
 
     simulate(scenario)
 
