@@ -396,6 +396,12 @@ FOUND = {
         " issuer-clock-step@473.791+0.5*0.829733",
         replicas=2,
     ),
+    "a write after a step of the issuer's clock, which a proxy repeats": Found(
+        Conditions(),
+        "issuer-clock-step@362.361+0.5*0.528382 api-repeat@396.948+290.719*0.323483",
+        sessions=8,
+        seed=1,
+    ),
     "a project fails until the platform has no session": Found(
         Conditions(),
         "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",

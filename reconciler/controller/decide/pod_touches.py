@@ -31,10 +31,11 @@ MAX_PENDING = 10_000
 
 
 class _Pending(msgspec.Struct):
-    """`accepted` counts the touches of each pod, by its UID."""
+    """`write` names the write of the token; `accepted` counts each pod's touches, by its UID."""
 
     secret_uid: str
     version: str
+    write: str
     at: Instant
     remaining: int
     is_observed: bool
@@ -70,6 +71,7 @@ class PodTouches:
         pending = _Pending(
             secret.uid,
             secret.version,
+            _write_of(secret),
             now_at + MAX_WATCH_WAIT_S,
             TOUCHES_PER_WRITE,
             is_observed=False,
@@ -78,24 +80,31 @@ class PodTouches:
         self._pending[key] = pending
         return True
 
-    def ensure(self, key: SessionKey, secret: ObjectMeta, write: str, now_at: Instant) -> bool:
+    def ensure(self, key: SessionKey, secret: ObjectMeta, now_at: Instant) -> bool:
         """Touch the pods of `key` now, for a write by any replica that the watch has shown.
 
-        Args:
-            write: Identifies the write of the token; later changes of the Secret do not matter.
+        Later changes of the Secret that leave the time of its token's write do not matter.
+
         Returns: False if a touch for this write was requested before: a pod that cannot be
             touched, or with a reverted touch, is not tried again and again.
         """
         if not self._enabled:
             return False
-        pending, version = self._pending.get(key), (secret.uid, secret.version)
-        if self._ensured.get(key) == (secret.uid, write):
+        write = secret.uid, _write_of(secret)
+        if self._ensured.get(key) == write:
             return False
-        self._ensured[key] = (secret.uid, write)
-        if pending is not None and (pending.secret_uid, pending.version) == version:
+        self._ensured[key] = write
+        pending = self._pending.get(key)
+        if pending is not None and (pending.secret_uid, pending.write) == write:
             return False
         self._pending[key] = _Pending(
-            *version, now_at, TOUCHES_PER_WRITE, is_observed=True, since_at=now_at
+            secret.uid,
+            secret.version,
+            _write_of(secret),
+            now_at,
+            TOUCHES_PER_WRITE,
+            is_observed=True,
+            since_at=now_at,
         )
         return True
 
@@ -182,8 +191,9 @@ class PodTouches:
         self._ensured.pop(key, None)
 
     def clear(self) -> None:
-        """Forget every pending touch: another replica has led since it was requested."""
+        """Forget all touches: another replica has led since they were requested."""
         self._pending.clear()
+        self._ensured.clear()
 
     def next_at(self, key: SessionKey) -> Instant | None:
         """Return when `is_due` becomes true, on the monotonic clock, or None."""
@@ -196,3 +206,7 @@ class PodTouches:
 
 def _is_at_least(secret: ObjectMeta, pending: _Pending) -> bool:
     return secret.uid != pending.secret_uid or has_reached(secret.version, pending.version)
+
+
+def _write_of(secret: ObjectMeta) -> str:
+    return secret.annotations.refreshed_at or ""

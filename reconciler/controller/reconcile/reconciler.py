@@ -153,6 +153,10 @@ class Reconciler:
             run.outcome, run.reason = "blocked", plan.reason
         else:
             run.outcome = "refreshed" if run.wrote else "unchanged"
+            if plan.touch and state.secret is not None and self._sessions.leads:
+                # The write's answer was lost: it requested none, and its watch event was left to
+                # its run.
+                self._touches.ensure(key, state.secret, self._clock.monotonic())
         return self._requeue(key, plan)
 
     def _log_plan(self, key: SessionKey, plan: Plan) -> None:

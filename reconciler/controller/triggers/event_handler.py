@@ -111,8 +111,7 @@ class EventHandler:
         """Record a touch that is pending nowhere: its writer crashed, or did not know the pod."""
         if state.secret is None or not (plan.touch and self._sessions.leads):
             return False
-        write = state.secret.annotations.refreshed_at or ""
-        return self._touches.ensure(state.key, state.secret, write, self._clock.monotonic())
+        return self._touches.ensure(state.key, state.secret, self._clock.monotonic())
 
     def _touch_now(self, key: SessionKey) -> None:
         now_at = self._clock.monotonic()

@@ -116,6 +116,30 @@ def test_a_touch_that_fails_for_a_while_is_sent_when_it_can_be() -> None:
     simulate(scenario)
 
 
+LOST = {
+    "a proxy repeats the request": InjectedFault(repeated_s=0.5),
+    "no answer in time": InjectedFault(answer_s=60.0),
+    "a reset": InjectedFault(TransportError("reset"), applied=True),
+    "a 500": InjectedFault(ServerError("etcdserver: request timed out", status=500), applied=True),
+}
+"""Faults of a write that is applied."""
+
+
+@pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
+def test_a_write_that_is_applied_is_touched_for_whatever_its_answer_is(
+    fault: InjectedFault,
+) -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        world.faults.fail_next(fault, verb="patch", resource="secrets")
+        async with running(world):
+            await asyncio.sleep(60)
+            assert len(world.secret_writes()) == 1
+            assert len(world.pod_writes()) == 2
+
+    simulate(scenario)
+
+
 def test_touches_that_hang_leave_most_workers_to_the_tokens() -> None:
     """A webhook that is unreachable and ignored costs each patch of a pod its whole limit, 10 s."""
 

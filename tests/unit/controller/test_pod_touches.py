@@ -1,5 +1,7 @@
 """Touches follow the Secret's own watch event, twice, and never come before it."""
 
+import pytest
+
 from reconciler.clock import Instant
 from reconciler.controller.decide.pod_touches import MAX_WATCH_WAIT_S, REPEAT_S, PodTouches
 from tests.unit.controller.build import KEY, secret
@@ -53,16 +55,31 @@ def test_dropping_forgets() -> None:
 
 def test_a_missing_touch_is_requested_once_a_write() -> None:
     touches = PodTouches()
-    assert touches.ensure(KEY, secret(version="20"), "first", Instant(100))
+    assert touches.ensure(KEY, secret(version="20"), Instant(100))
     assert touches.is_due(KEY, Instant(100))
     touches.done(KEY, Instant(100))
     touches.done(KEY, Instant(100.0 + REPEAT_S))
-    assert not touches.ensure(KEY, secret(version="21"), "first", Instant(103))
-    assert touches.ensure(KEY, secret(version="21"), "second", Instant(104))
+    assert not touches.ensure(KEY, secret(version="21"), Instant(103))
+    assert touches.ensure(KEY, secret(version="22", age_s=5.0), Instant(104))
 
 
-def test_our_own_pending_write_needs_no_second_touch() -> None:
+@pytest.mark.parametrize("version", ["20", "21"], ids=["the write", "a signature after it"])
+def test_our_own_pending_write_needs_no_second_touch(version: str) -> None:
     touches = PodTouches()
     touches.request(KEY, secret(version="20"), Instant(100))
-    assert not touches.ensure(KEY, secret(version="20"), "first", Instant(100.1))
+    assert not touches.ensure(KEY, secret(version=version), Instant(100.1))
     assert not touches.is_due(KEY, Instant(100.2))
+
+
+def test_a_missing_touch_of_a_write_whose_touches_are_pending_for_the_one_before() -> None:
+    touches = PodTouches()
+    touches.request(KEY, secret(version="20"), Instant(100))
+    assert touches.ensure(KEY, secret(version="21", age_s=5.0), Instant(100.1))
+    assert touches.is_due(KEY, Instant(100.1))
+
+
+def test_a_touch_that_an_earlier_term_requested_is_requested_again() -> None:
+    touches = PodTouches()
+    assert touches.ensure(KEY, secret(), Instant(100))
+    touches.clear()
+    assert touches.ensure(KEY, secret(), Instant(200))
