@@ -8,6 +8,7 @@ from collections import Counter, deque
 from random import Random
 
 from reconciler.clock import EPOCH, NEVER, EpochTime, Instant
+from reconciler.controller.decide.pod_touches import REPEAT_S
 from reconciler.controller.decide.refresh_plan import GRID
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
@@ -70,9 +71,10 @@ VERSIONS = 2000
 STATIC_GRACE_S = 900.0
 """Seconds for which a static token is valid after another has replaced it."""
 
-ASKED_S = 0.5
+ASKED_S = REPEAT_S + 0.5
 """A restarted session that the platform's last list lacks is looked up before it gets a token: the
-answer takes up to 0.05 s, and its container may start with the old token within 0.3 s."""
+answer takes up to 0.05 s, that of the issuer 0.2 s, and its container may start with the old token
+in less. The first touch may then come before the kubelet has seen the Secret."""
 
 NOTICED_S = 30.0
 """Longest time from that answer until every session is served."""
