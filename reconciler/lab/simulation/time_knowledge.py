@@ -39,8 +39,8 @@ class TimeKnowledge:
         self._is_misled = False
         self._has_proof = False
         self._least_age_s = math.inf
-        self._recent: deque[tuple[EpochTime, float]] = deque(maxlen=PROOF)
-        """The `iat` of the latest tokens, and how late is the time that each names, seconds."""
+        self._recent: deque[tuple[int, float]] = deque(maxlen=PROOF)
+        """The latest tokens, and how late is the time that each names, seconds."""
 
     def observe(
         self,
@@ -69,8 +69,8 @@ class TimeKnowledge:
         against = 1 if math.isinf(self._least_age_s) else 2
         is_new = _is_same(issued_s, true_s)
         shows = _is_same(named_s, true_s) or witnesses > against or (is_new and self._is_known)
-        if all(issued_s != seen_s for seen_s, _ in self._recent):
-            self._recent.append((issued_s, 0.0 if shows else named_s - true_s))
+        if all(answer.token_id != seen for seen, _ in self._recent):
+            self._recent.append((answer.token_id, 0.0 if shows else named_s - true_s))
         self._least_age_s = min(self._least_age_s, true_s - issued_s)
         proven_s = self._proven_s()
         if proven_s is not None:

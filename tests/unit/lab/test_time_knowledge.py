@@ -22,10 +22,15 @@ class Inputs:
         left_s: float | None = None,
         wall_off_s: float = 0.0,
         date_off_s: float | None = None,
+        token: str = "",
     ) -> tuple[float, float]:
-        """Take in an answer; return by how much the time may be behind and ahead."""
+        """Take in an answer with the token of that second, or with another one.
+
+        Returns: By how much the time may be behind and ahead.
+        """
         true_s, token_s, at = START_S + at_s, START_S + issued_s, Instant(at_s)
-        answer = TokenTimes(token_s, token_s + LIFE_S, left_s, at, at)
+        token_id = hash((token_s, token))
+        answer = TokenTimes(token_s, token_s + LIFE_S, left_s, at, at, token_id=token_id)
         date_s = None if date_off_s is None else true_s + date_off_s
         wall_s = true_s + wall_off_s
         self.knowledge.observe(answer, true_s=true_s, date_s=date_s, wall_s=wall_s)
@@ -102,6 +107,16 @@ def test_a_time_that_was_proven_ahead_needs_three_true_tokens() -> None:
         inputs.get(issued_s, at_s=issued_s + 50.0, left_s=425.0, wall_off_s=62.0)
     found = [inputs.get(at_s, at_s=at_s, wall_off_s=62.0) for at_s in (600.0, 800.0, 1000.0)]
     assert found == [(0.0, 425.0), (0.0, 425.0), (0.0, 0.0)]
+
+
+def test_another_token_of_a_known_second_is_one_of_the_three() -> None:
+    inputs = Inputs()
+    for issued_s in (0.0, 200.0, 400.0):
+        inputs.get(issued_s, at_s=issued_s + 50.0, left_s=425.0, wall_off_s=62.0)
+    # The issuer's clock was stepped back.
+    assert inputs.get(400.0, at_s=400.0, wall_off_s=62.0, token="another") == (0.0, 425.0)
+    found = [inputs.get(at_s, at_s=at_s, wall_off_s=62.0) for at_s in (600.0, 800.0)]
+    assert found == [(0.0, 425.0), (0.0, 0.0)]
 
 
 def test_new_tokens_with_a_false_expires_in_mislead_no_process_that_knows_the_time() -> None:

@@ -204,6 +204,13 @@ class LatestReceiptCounts(ServerClock):
                 self._samples[index] = sample
 
 
+class SecondsNameTokens(ServerClock):
+    """A token is the same by the second of its `iat`."""
+
+    def observe(self, answer: TokenTimes, others: Mapping[TimeSource, Bounds]) -> Bounds:
+        return super().observe(replace(answer, token_id=0), others)
+
+
 class RepetitionsSettleNothing(ServerClock):
     """That a token comes again says nothing of whether it is right."""
 
@@ -289,6 +296,7 @@ MUTANTS = [
     RepetitionProves,
     RepetitionsAreKept,
     LatestReceiptCounts,
+    SecondsNameTokens,
     RepetitionsSettleNothing,
     AllMayHaveExpired,
     OnlyProofsAreContradicted,
@@ -303,6 +311,7 @@ MUTANTS = [
 
 FOUND_BY = {
     RepetitionsAreKept: 1,
+    SecondsNameTokens: 38,
     RepetitionsSettleNothing: 1,
     AnswersTakeNoTime: 3,
     ExpiresInIgnored: 4,
