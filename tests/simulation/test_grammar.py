@@ -402,6 +402,18 @@ FOUND = {
         sessions=8,
         seed=1,
     ),
+    "a write a moment before a token ends, by a step ahead that follows it": Found(
+        Conditions(), "issuer-clock-step@700.0+0.5*0.140918", sessions=60, seed=13
+    ),
+    "a write before a token ends, where no pod is touched": Found(
+        Conditions(touch=False), "issuer-outage@100.0+850.0*0.5", sessions=3, seed=1
+    ),
+    "expired tokens of sessions that are paused and resumed": Found(
+        Conditions(),
+        "pause-commands@1015.0+97.0*0.5 issuer-outage@100.0+1200.0*0.5",
+        sessions=5,
+        seed=1,
+    ),
     "a project fails until the platform has no session": Found(
         Conditions(),
         "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",

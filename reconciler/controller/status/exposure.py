@@ -52,8 +52,9 @@ class EstimatedExposure:
     It counts from what was written, not from what runners saw: a token's end as annotated, until
     the next one was written and the kubelet had time to project it. A token of another writer,
     with an unknown expiry, does not count; neither does the time before the pod's container can
-    have started. The exposure of a pod that ends between two snapshots is missed from the first of
-    them on.
+    have started. The exposure of a pod that ends between two snapshots, or whose session is paused
+    between them, is missed from the first of them on; where the session is resumed it counts from
+    then on.
 
     Args:
         propagation_s: Longest time of a kubelet's projection without a touch, in seconds.

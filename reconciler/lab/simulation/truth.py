@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from reconciler.clock import LONG_AGO, NEVER, Clock, Instant
 from reconciler.controller.decide.token_state import TokenState
+from reconciler.controller.status.collector import INTERVAL_S
 from reconciler.controller.status.exposure import EARLIEST_START_S
 from reconciler.controller.status.session_reading import SessionReading
 from reconciler.controller.status.snapshot import StatusSnapshot
@@ -50,8 +51,8 @@ SNAPSHOT_TIMEOUT_S = 5.0
 """Longest wait for a snapshot; a frozen replica gives none."""
 
 DELIVERED_S = 95.0
-"""Seconds that the estimate adds for a late write: approximately the propagation allowance. Where a
-step of the issuer's clock shows only later that a write was late, its pod was not touched."""
+"""Seconds that the estimate adds for a late write: approximately the propagation allowance. A pod
+is touched where its token expires sooner, as far as the replica knows."""
 
 
 class _Margin(NamedTuple):
@@ -73,6 +74,7 @@ class _Report:
     reported_s: float
     true_s: float
     unsure_s: float
+    missed_s: float
     late_writes: int
     close_writes: int
     pods_gone: int
@@ -101,6 +103,7 @@ class ExposureAccount:
     The time for which a session is paused does not count.
 
     Args:
+        touches: Whether replicas touch the pods whose tokens expire before the next projection.
         remaining_s: Returns a token's remaining life by its validators' clock, infinite without
             an end.
         is_ours: Whether we wrote the value of the Secret with this UID. The hook that knows it
@@ -118,10 +121,14 @@ class ExposureAccount:
         is_ours: Callable[[str], bool],
         is_known: Callable[[SessionKey, str], bool],
         is_deleted: Callable[[SessionKey], bool],
+        touches: bool = True,
     ) -> None:
         self.total_s = 0.0
         self.unsure_s = 0.0
-        """Longest time that replicas may count too long since steps of the validator's clock."""
+        """Longest time that replicas may count too long: since steps of the validator's clock,
+        until the projection of a token whose pod was not touched, and before the end of a pause."""
+        self.missed_s = 0.0
+        """Longest time that replicas may not count: before a pause."""
         self.late_writes = 0
         self.close_writes = 0
         """Writes so shortly before an expiry that a replica may count them as late."""
@@ -132,6 +139,8 @@ class ExposureAccount:
         self.is_deleted = is_deleted
         self._clock = clock
         self._names = names
+        self._touches = touches
+        self._step_noticed_at: Instant = LONG_AGO
         self._sessions: dict[SessionKey, _Session] = {}
         self._replaced: deque[tuple[Instant, Instant]] = deque()
 
@@ -148,10 +157,7 @@ class ExposureAccount:
         session = self._sessions.setdefault(key, _Session(now_at))
         self._settle(session, now_at)
         is_paused = (metadata.get("annotations") or {}).get(self._names.paused) == "true"
-        if is_paused and not commit.removed:
-            session.paused.add(metadata["uid"])
-        else:
-            session.paused.discard(metadata["uid"])
+        self._note_pause(session, metadata["uid"], is_paused=is_paused and not commit.removed)
         if commit.kind is kinds.PODS:
             ended = (commit.object.get("status") or {}).get("phase") in ("Succeeded", "Failed")
             if commit.removed or ended:
@@ -164,10 +170,40 @@ class ExposureAccount:
         ends_at: Instant = NEVER
         if not commit.removed and self.is_ours(metadata["uid"]):
             ends_at = now_at + self.remaining_s(value_of(commit.object, self._names))
-        self.late_writes += session.ends_at < now_at < ends_at
-        self.close_writes += now_at <= session.ends_at < min(now_at + CLOSE_S, ends_at)
+        if ends_at > max(session.ends_at, now_at):
+            self._note_write(session.ends_at - now_at, now_at)
         self._replaced.append((now_at, session.ends_at))
         session.ends_at = ends_at
+
+    def _note_pause(self, session: _Session, uid: str, *, is_paused: bool) -> None:
+        """Record whether one of a session's objects pauses it.
+
+        A replica finds the change with its next count. It counts an expired token up to the one
+        before it, or from that one on.
+        """
+        was_paused = bool(session.paused)
+        if is_paused:
+            session.paused.add(uid)
+        else:
+            session.paused.discard(uid)
+        if bool(session.paused) == was_paused:
+            return
+        expired_s = session.settled_at - session.ends_at
+        lag_s = len(session.pods) * min(max(0.0, expired_s), INTERVAL_S)
+        if was_paused:
+            self.unsure_s += lag_s
+        else:
+            self.missed_s += lag_s
+
+    def _note_write(self, left_s: float, now_at: Instant) -> None:
+        """Record a write over a token that has `left_s` left."""
+        is_close = 0.0 <= left_s < CLOSE_S
+        self.late_writes += left_s < 0.0
+        self.close_writes += is_close
+        if not self._touches and left_s >= 0.0:
+            self.unsure_s += max(0.0, DELIVERED_S - left_s)
+        elif is_close and now_at < self._step_noticed_at:
+            self.unsure_s += DELIVERED_S
 
     def deleted(self, session_id: str) -> None:
         """Drop a session that the platform has deleted: its tokens are no exposure."""
@@ -175,14 +211,16 @@ class ExposureAccount:
         for key in [key for key in self._sessions if key.session_id == session_id]:
             del self._sessions[key]
 
-    def shift(self, by_s: float, *, answered_at: Instant) -> None:
+    def shift(self, by_s: float, *, answered_at: Instant, noticed_at: Instant) -> None:
         """Move the expiry of every token after a step of the validator's clock.
 
         A replica knows only that the step was after the issuer's last answer. It counts from then
-        on what had expired by the step, and the writes since then of what had.
+        on what had expired by the step, and the writes since then of what had. It has touched no
+        pod for them: on which side of the end a write was is not known to the second.
 
         Args:
             answered_at: Earliest time of the issuer's last answer to a replica.
+            noticed_at: When every replica knows of the step.
         """
         self.settle()
         now_at = self._clock.monotonic()
@@ -191,9 +229,13 @@ class ExposureAccount:
         while self._replaced and self._replaced[0][0] < answered_at:
             self._replaced.popleft()
         late_writes = sum(at > ends_at + by_s for at, ends_at in self._replaced)
+        close_writes = sum(0.0 <= ends_at + by_s - at < CLOSE_S for at, ends_at in self._replaced)
         expired = sum(each.ends_at < now_at for each in self._sessions.values() if each.pods)
         self.late_writes += late_writes
+        self.close_writes += close_writes
         self.unsure_s += (late_writes + expired) * (now_at - answered_at)
+        self.unsure_s += close_writes * DELIVERED_S
+        self._step_noticed_at = max(self._step_noticed_at, noticed_at)
 
     def is_paused(self, key: SessionKey) -> bool:
         """Return whether a person has stopped the refreshes of a session."""
@@ -390,13 +432,14 @@ class TruthChecker:
         about_s = CLOSE_S * close_writes + _tolerance_s(replica) * (
             1 + snapshot.fleet.states[TokenState.EXPIRED] + late_writes
         )
-        longer_s = DELIVERED_S * (late_writes + close_writes) + report.unsure_s - last.unsure_s
+        longer_s = DELIVERED_S * late_writes + report.unsure_s - last.unsure_s
+        missed_s = report.missed_s - last.missed_s
         if reported_s > true_s + about_s + longer_s:
             what = (
                 f"{name} counts {reported_s:.1f} s of exposure more, of which {true_s:.1f} s are so"
             )
             self._event_log.add_violation(STATUS_IS_TRUE, what)
-        elif reported_s < true_s - about_s and not self._may_miss(replica, last, report):
+        elif reported_s < true_s - about_s - missed_s and not self._may_miss(replica, last, report):
             what = f"{name} counts {reported_s:.1f} s of exposure more, and {true_s:.1f} s are so"
             self._event_log.add_violation(STATUS_IS_TRUE, what)
 
@@ -406,6 +449,7 @@ class TruthChecker:
             reported_s,
             account.total_s,
             account.unsure_s,
+            account.missed_s,
             account.late_writes,
             account.close_writes,
             account.pods_gone,

@@ -141,6 +141,7 @@ class World:
             is_ours=self.secrets.is_ours,
             is_known=self.platform.has,
             is_deleted=self.platform.is_deleted,
+            touches=conditions.touch,
         )
         self.truth = TruthChecker(
             self.core, self.names, self.event_log, self.exposure_account, self.issuer
@@ -434,8 +435,6 @@ class World:
         noticed_s = self.obstacles.issuer_answers_by_s(due_s) - since_start_s + NOTICED_S
         self.issuer.step_s += by_s
         self.exposure.shift(-by_s, now_s=now_s)
-        answered = (replica.issuer_answered_at for replica in self.replicas.values())
-        self.exposure_account.shift(-by_s, answered_at=min(answered, default=now_at))
         self.secrets.forget_expiries(now_at + noticed_s)
         read_s = noticed_s + (0.0 if self.conditions.touch else self.conditions.propagation_s)
         self.exposure.excuse(now_s=now_s, until_s=now_s + read_s)
@@ -446,6 +445,12 @@ class World:
         hidden_s = 0.0 if sends_true_date and has_vote else self.issuer.cached_s
         self.truth.time_unknown_until_at = now_at + noticed_s
         self.truth.step_hidden_until_at = now_at + noticed_s + hidden_s
+        answered = (replica.issuer_answered_at for replica in self.replicas.values())
+        self.exposure_account.shift(
+            -by_s,
+            answered_at=min(answered, default=now_at),
+            noticed_at=self.truth.step_hidden_until_at,
+        )
         if by_s < 0.0 and (self.issuer.cached_s or self.issuer.behind_s):
             proven_s = self._step_back_proven_s(-by_s) - since_start_s
             self.truth.stepped_back(-by_s, until_at=now_at + proven_s)
