@@ -75,9 +75,10 @@ async def _allocated(fleet: Fleet, environment: Mapping[str, str], sessions: int
     command = (sys.executable, "-m", "tests.bench.instrumented", "memory", out, "run")
     async with running(environment, command=command) as controller:
         await controller.wait_for_event("startup_resync_finished", limit_s=fleet.limit_s * 5)
-        [line] = controller.events("startup_resync_finished")
-        if line.get("refreshed", 0) != sessions:
-            raise AssertionError(f"not {sessions} sessions were refreshed: {line}")
+        # Tracing makes the product so slow that a few writes reach their time limit; they follow.
+        await controller.wait_for_event(
+            "runner_token_refreshed", count=sessions, limit_s=fleet.limit_s
+        )
         found = await _observed(controller, BEGIN, out, fleet)
         await controller.terminate(limit_s=fleet.limit_s)
     allocated: dict[str, int] = found["components"]
