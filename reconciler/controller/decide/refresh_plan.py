@@ -236,9 +236,7 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
         steps=context.steps,
     )
     pending = pending_requests(state.secret, state.pod)
-    shown = record if record is not None and shows(state.secret, record) else None
-    is_replaced = _is_replaced(annotations, context, shown)
-    found = _due_now(annotations, pending, context, now_s, record, is_replaced=is_replaced)
+    found = _due_now(state.secret, annotations, pending, context, now_s, record)
     if found is None:
         due_s = _scheduled_s(state, state.secret, annotations)
         if due_s > now_s:
@@ -363,13 +361,12 @@ def _lookup_at_s(
 
 
 def _due_now(
+    secret: ObjectMeta,
     annotations: TokenAnnotations,
     pending: tuple[str, ...],
     context: DecisionContext,
     now_s: EpochTime,
     record: WriteRecord | None,
-    *,
-    is_replaced: bool,
 ) -> tuple[str, Priority] | None:
     """Return the first reason that makes a token due, the most urgent first, or None."""
     if not annotations.is_ours:
@@ -389,7 +386,7 @@ def _due_now(
             return "expiring", Priority.EXPIRING
     if pending:
         return "requested", Priority.CHANGED
-    if is_replaced:
+    if _is_replaced(secret, annotations, context, record):
         return "token_replaced", Priority.STARTUP
     has_written = record is not None and record.response is not None
     if not has_written and _is_startup_due(annotations, context, now_s):
@@ -412,22 +409,23 @@ def _is_startup_due(
 
 
 def _is_replaced(
-    annotations: TokenAnnotations, context: DecisionContext, shown: WriteRecord | None
+    secret: ObjectMeta,
+    annotations: TokenAnnotations,
+    context: DecisionContext,
+    record: WriteRecord | None,
 ) -> bool:
     """Return whether the Secret may hold a replaced token; only leaders ask.
 
     For writes of this term the record decides, else times do, so that nothing of a value needs to
     be kept. Two replicas that write side by side make no allowance for the other's file, or both
-    would write in turns.
-
-    Args:
-        shown: The record of the write that the Secret shows. Of another write nothing says that it
-            was applied, or that the store was not restored since.
+    would write in turns. Of a write that the Secret does not show, nothing says that it was
+    applied, or that the store was not restored since.
     """
     if context.startup == "none":
         return False
     if _is_under_old_key(annotations, context):
         return True
+    shown = record if record is not None and shows(secret, record) else None
     if shown is not None and annotations.refreshed_by == context.term == shown.evidence.term:
         return shown.evidence.is_older_token_than(context.generation)
     written_s = LONG_AGO if annotations.refreshed_s is None else annotations.refreshed_s
