@@ -68,9 +68,9 @@ REALTIME := tests/cluster/test_api_server_restart.py tests/lab/test_demo_replica
   tests/lab/test_demo.py
 
 test: setup ## Run every test that can run here; print what was skipped and how to get it
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
+	$(BIN)/python -m pytest -n "$(WORKERS)" --dist loadfile --no-loadscope-reorder --durations=15 \
 	  -m "not realtime" $(FIRST) $(filter-out $(FIRST) %/__pycache__,$(FOLDERS))
-	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1 -m realtime $(REALTIME)
+	$(BIN)/python -m pytest -n "$(WORKERS)" --maxschedchunk 1 -m realtime $(REALTIME)
 
 faults: assets ## Break HTTP, TLS and TCP between the product and its real peers; stop, kill and fill servers
 	$(BIN)/python -m pytest tests/faults
@@ -102,27 +102,27 @@ check: setup ## Lint, types, layers, wording, documents against code; starts no 
 	$(BIN)/python -m pytest -q $(CONSISTENCY)
 
 fuzz: setup ## Run each parser of bytes from outside on changed samples; MINUTES=10, ONLY=jwt
-	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(ONLY)
+	$(BIN)/python -m tests.fuzz --minutes "$(or $(MINUTES),10)" $(if $(ONLY),"$(ONLY)")
 
 # Only some machines have a wheel of atheris, and `make setup` needs no compiler.
 fuzz-coverage: setup ## The same with inputs chosen by the code that they reach (atheris); RUNS=50000, ONLY=jwt
 	@VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --no-build \
 	  --only-group fuzz || echo "fuzz-coverage: atheris cannot be installed here"
-	$(BIN)/python -m tests.fuzz.by_coverage --runs $(or $(RUNS),50000) $(ONLY)
+	$(BIN)/python -m tests.fuzz.by_coverage --runs "$(or $(RUNS),50000)" $(if $(ONLY),"$(ONLY)")
 
 bench: assets ## Measure all figures, also in build/bench.json; QUICK=1, SESSIONS=100000, PART=resync,storm
-	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(SESSIONS),--sessions $(SESSIONS)) \
-	  $(if $(PART),--parts $(PART))
+	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(SESSIONS),--sessions "$(SESSIONS)") \
+	  $(if $(PART),--parts "$(PART)")
 
 # Two hours, or as asked: MINUTES=30. SEED repeats the faults of a run.
 soak: assets ## Run hours with a fault each minute; memory must stay level. MINUTES=120, SEED=7
-	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),120) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.soak --minutes "$(or $(MINUTES),120)" $(if $(SEED),--seed "$(SEED)")
 
-mutants: assets ## Remove one defence after another; a world or a test must fail each time. ONLY="lease fence", SEEDS=5
-	$(BIN)/python -m tests.mutants --workers $(WORKERS) $(if $(SEEDS),--seeds $(SEEDS)) $(ONLY)
+mutants: assets ## Remove one defence after another; a world or a test must fail each time. ONLY="releases the Lease", SEEDS=5
+	$(BIN)/python -m tests.mutants --workers "$(WORKERS)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(ONLY),"$(ONLY)")
 
 worlds: setup ## Simulated hours, and elections among three replicas, from many seeds; SEEDS=200
-	RECONCILER_SEEDS=$(or $(SEEDS),200) $(BIN)/python -m pytest -n $(WORKERS) \
+	RECONCILER_SEEDS="$(or $(SEEDS),200)" $(BIN)/python -m pytest -n "$(WORKERS)" \
 	  tests/simulation/test_simulate.py tests/simulation/test_replicas.py
 
 clean: ## Remove what the other targets made in this tree

@@ -99,6 +99,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
+    if unknown := set(asked.targets) - {target.name for target in TARGETS}:
+        parser.error(f"no target {', '.join(sorted(unknown))}")
     targets = [target for target in TARGETS if not asked.targets or target.name in asked.targets]
     structlog.configure(
         processors=[structlog.processors.KeyValueRenderer()],

@@ -208,6 +208,9 @@ def main(arguments: list[str]) -> int:
         for mutant in load()
         if not options.names or any(n in mutant.name or n in mutant.file for n in options.names)
     ]
+    for name in options.names:
+        if not any(name in mutant.name or name in mutant.file for mutant in mutants):
+            parser.error(f"no mutant has {name!r} in its name or file")
     results, product = Results(RESULTS), product_digest()
     killers: dict[str, str] = {}
     copies: SimpleQueue[Copy] = SimpleQueue()
