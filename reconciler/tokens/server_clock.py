@@ -93,7 +93,7 @@ class TokenTimes(msgspec.Struct, frozen=True):
     expires_in_s: float | None
     sent_at: Instant
     received_at: Instant
-    token_id: int = 0
+    token_id: int
 
 
 class ClockSample(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ class ClockSample(msgspec.Struct, frozen=True):
     ceiling_s: ClockOffset
     bounds: Bounds
     at: Instant
-    token_id: int = 0
+    token_id: int
     is_refused: bool = False
 
     def bounds_at(self, now_at: Instant) -> Bounds:

@@ -30,10 +30,8 @@ async def _proven(bench: SourceBench) -> None:
 
 
 def _answer(clock: ManualClock, *, ahead_s: float = 0.0) -> TokenTimes:
-    issued_s = float(int(clock.wall_s + ahead_s))
-    return TokenTimes(
-        EpochTime(issued_s), EpochTime(issued_s + 900), 900.0, clock.now_at, clock.now_at
-    )
+    issued_s, at = EpochTime(int(clock.wall_s + ahead_s)), clock.now_at
+    return TokenTimes(issued_s, issued_s + 900, 900.0, at, at, token_id=hash((issued_s, at)))
 
 
 def test_before_the_first_answer_the_wall_clock_is_the_best_guess() -> None:
@@ -168,5 +166,6 @@ def test_a_slow_answer_blames_no_clock() -> None:
     time = IssuerTime(clock)
     sent_at, issued_s = clock.now_at, clock.wall_s
     clock.advance(20.0)
-    time.observe(TokenTimes(issued_s, issued_s + 900, 900.0, sent_at, clock.now_at), issued_s)
+    times = TokenTimes(issued_s, issued_s + 900, 900.0, sent_at, clock.now_at, token_id=1)
+    time.observe(times, issued_s)
     assert set(time.offsets_s().values()) == {0.0}

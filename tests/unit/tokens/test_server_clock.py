@@ -413,16 +413,12 @@ def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> 
     rules = ServerClock()
     for at in (10.0, 20.0, 30.0):
         rules.observe(
-            TokenTimes(
-                EpochTime(now_s + at), None, None, sent_at=Instant(at), received_at=Instant(at)
-            ),
+            TokenTimes(EpochTime(now_s + at), None, None, Instant(at), Instant(at), int(at)),
             {},
         )
     # From a node of the issuer that is 2 s ahead, 4 s after the request.
     rules.observe(
-        TokenTimes(
-            EpochTime(now_s + 42.0), None, None, sent_at=Instant(36), received_at=Instant(40)
-        ),
+        TokenTimes(EpochTime(now_s + 42.0), None, None, Instant(36), Instant(40), 42),
         {},
     )
     high_s = now_s + 3.0 + DRIFT * 10.0  # the token of 30 has an age of 10 s
@@ -431,9 +427,7 @@ def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> 
     )
     for at in (50.0, 60.0, 70.0):
         rules.observe(
-            TokenTimes(
-                EpochTime(now_s + at), None, None, sent_at=Instant(at), received_at=Instant(at)
-            ),
+            TokenTimes(EpochTime(now_s + at), None, None, Instant(at), Instant(at), int(at)),
             {},
         )
     low_s = now_s + 2.0 - DRIFT * 30.0  # the token of 40 has an age of 30 s
@@ -486,7 +480,7 @@ def test_a_token_that_is_refused_still_shows_that_the_time_is_later() -> None:
 
 def test_two_gateways_whose_dates_differ_do_not_move_the_time_of_opaque_tokens() -> None:
     rules = ServerClock()
-    opaque = TokenTimes(None, None, 900.0, sent_at=Instant(10), received_at=Instant(10))
+    opaque = TokenTimes(None, None, 900.0, Instant(10), Instant(10), token_id=1)
     wall = Bounds(ClockOffset(950), ClockOffset(950))
     for date_s in (1000.0, 1300.0, 1000.0, 1300.0):
         rules.observe(
@@ -586,7 +580,8 @@ def test_a_clock_that_drifts_is_followed_behind_a_cache_of_hours(drift: float) -
         issued_s = EpochTime(math.floor(RIGHT + number * every_s * (1 + drift)))
         for retry_s in (0.0, 2.2):
             sent_at = Instant(number * every_s + retry_s)
-            response = TokenTimes(issued_s, issued_s + 86_400.0, None, sent_at, sent_at + 0.1)
+            ends_s = issued_s + 86_400.0
+            response = TokenTimes(issued_s, ends_s, None, sent_at, sent_at + 0.1, number)
             judged = rules.observe(response, {})
             if retry_s and rules.needs_another:
                 rules.settle(judged)
