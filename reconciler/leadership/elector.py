@@ -143,7 +143,8 @@ class LeaderElector:
         self._waiting_since_at: Instant | None = None
         self._term_began_at: Instant = LONG_AGO
         self._passed_at = clock.monotonic()
-        self._runs_since_at: Instant = LONG_AGO
+        self._stopped_at: Instant = LONG_AGO
+        self._stopped_s = 0.0
         self._yields_until: Instant = LONG_AGO
         self._releasing = False
         self._wake = asyncio.Event()
@@ -214,16 +215,20 @@ class LeaderElector:
         return decision
 
     def _record_pass(self, now_at: Instant) -> None:
-        """Notice that this loop itself has not run: the main loop may run again by now, too.
+        """Record for how long this loop itself has not run: the main loop may run again by now.
 
         A process that is stopped, or a machine that is suspended, stops both loops. Two passes are
-        two requests apart at most, which is the deadline. A second stop counts only if the main
-        loop has run since the first one: a process with too little CPU has one after the other.
+        two requests apart at most, which is the deadline: what exceeds it is a stop, also where one
+        follows another before the main loop has its turn. A process with too little CPU has late
+        passes one after another, and up to the deadline each of them counts.
         """
-        if now_at - self._passed_at > self._config.timing.deadline_s:
-            heartbeat_at = now_at - self._config.heartbeat_age_s()
-            if heartbeat_at > self._runs_since_at:
-                self._runs_since_at = now_at
+        heartbeat_at = now_at - self._config.heartbeat_age_s()
+        if heartbeat_at > self._stopped_at:
+            self._stopped_s = 0.0
+        both_since_at = max(self._passed_at, heartbeat_at)
+        if (late_s := now_at - both_since_at - self._config.timing.deadline_s) > 0:
+            self._stopped_s += late_s
+            self._stopped_at = now_at
         self._passed_at = now_at
 
     def _must_wait(self, now_at: Instant) -> Wait | None:
@@ -233,7 +238,7 @@ class LeaderElector:
         deadline, its Lease expires, and its requests have ended by then. Nothing is released while
         one may be in flight.
         """
-        stalled_s = min(self._config.heartbeat_age_s(), now_at - self._runs_since_at)
+        stalled_s = self._config.heartbeat_age_s() - self._stopped_s
         if stalled_s > MAX_HEARTBEAT_AGE_S:
             self._election_log.stalled(stalled_s)
             return Wait(now_at + MAX_SLEEP_S)

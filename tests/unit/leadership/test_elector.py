@@ -222,6 +222,13 @@ class TestLoss:
         scenario()
 
 
+async def watch_a_stall(bench: Bench, replica: Replica, seconds: float) -> None:
+    """Watch over a bench while a replica's main loop has no heartbeat."""
+    for _ in range(round(seconds / 0.5)):
+        await bench.watch_over(0.5)
+        replica.age_s += 0.5
+
+
 class TestMainLoop:
     def test_a_stalled_main_loop_loses_the_lease_and_may_have_it_again(self) -> None:
         @on_virtual_time
@@ -250,10 +257,35 @@ class TestMainLoop:
             await bench.wait_for("loss", lambda: len(leader.calls) == 2, 5.0)
             await bench.led(leader)
             assert bench.warnings() == ["lease_lost"]
-            await bench.watch_over(MAX_HEARTBEAT_AGE_S + 2 * RETRY_S)
+            await watch_a_stall(bench, leader, MAX_HEARTBEAT_AGE_S - DEADLINE_S + 2 * RETRY_S)
             assert bench.warnings() == ["lease_lost", "main_loop_stalled"]
             [line] = bench.events("main_loop_stalled")
             assert MAX_HEARTBEAT_AGE_S <= line["seconds"] < stopped_s
+
+        scenario()
+
+    def test_a_second_stop_before_the_main_loop_has_its_turn_is_no_stall_either(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = await bench.start_leader()
+            for _ in range(2):
+                leader.clock.slept_s += MAX_HEARTBEAT_AGE_S + 14
+                leader.age_s += MAX_HEARTBEAT_AGE_S + 14
+                await watch_a_stall(bench, leader, RETRY_S)
+            assert bench.warnings() == ["lease_lost"] * 2
+            leader.age_s = 0.0
+            await bench.led(leader)
+
+        scenario()
+
+    def test_a_late_elector_alone_hides_no_stalled_main_loop(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = await bench.start_leader()
+            leader.clock.slept_s += 100.0  # in which the main loop had its turn
+            leader.age_s = 5.0
+            await watch_a_stall(bench, leader, MAX_HEARTBEAT_AGE_S)
+            assert bench.warnings() == ["lease_lost", "main_loop_stalled"]
 
         scenario()
 
