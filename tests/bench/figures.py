@@ -61,6 +61,14 @@ def _at_least(limit: float) -> Mapping[int, Target]:
 
 
 FIGURES = (
+    # first start
+    Figure("first_start_synced_s", "s"),
+    Figure("first_start_wait_s", "s", {100_000: Target(5)}),
+    Figure("first_start_resync_s", "s"),
+    Figure("first_start_touched_s", "s"),
+    Figure("first_start_rss_mb", "MB", {100_000: Target(250)}),
+    Figure("first_start_rss_peak_mb", "MB"),
+    Figure("first_start_lag_worst_s", "s", {100_000: Target(0.05)}),
     # startup resync
     Figure("cpu_ms", "ms"),
     Figure("bare_cpu_ms", "ms"),
@@ -112,6 +120,11 @@ FIGURES = (
     Figure("page_bytes", "B"),
     Figure("metrics_ms", "ms"),
     Figure("metrics_bytes", "B"),
+    # restart
+    Figure("restart_refresh_s", "s"),
+    Figure("restart_rss_peak_mb", "MB", {100_000: Target(250)}),
+    Figure("restart_lag_worst_s", "s", {100_000: Target(0.05)}),
+    Figure("restart_exposure_s", "s", {100_000: Target(0)}),
     # failover
     Figure("failover_rounds", ""),
     Figure("failover_graceful_p50_s", "s"),

@@ -3,15 +3,17 @@
 import asyncio
 import json
 import math
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from reconciler.naming import Names
+from tests.bench.procfs import peak_mb, rss_mb
 from tests.bench.say import say
 from tests.cluster.accounts import account_token
 from tests.cluster.admin import SECRETS, Admin, collection
@@ -28,6 +30,7 @@ TOUCHES_PER_SESSION = 2
 
 NAMES = Names()
 TOUCHES = "token_reconciler_pod_touches_total"
+LAG = "token_reconciler_event_loop_lag_seconds"
 PEER_LABEL = "bench.example.invalid/peer"
 BARE, KOPF = "bare", "kopf"
 """Values of `PEER_LABEL`, and prefixes of the Secrets' names. kopf adds a finalizer to its own."""
@@ -35,10 +38,14 @@ BARE, KOPF = "bare", "kopf"
 
 @dataclass
 class Fleet:
-    """One world whose sessions the product has adopted: the next run is a restart."""
+    """One world whose sessions the product has adopted: the next run is a restart.
+
+    `first_start` has the figures of the run that adopted them.
+    """
 
     world: World
     folder: Path
+    first_start: dict[str, float] = field(default_factory=dict)
 
     @property
     def sessions(self) -> int:
@@ -114,6 +121,7 @@ async def _adopt(fleet: Fleet) -> None:
     """Run the controller once, until it has written each token and made the last pod touch."""
     environment = fleet.environment()
     limit_s = fleet.limit_s * 3
+    started_s = time.time()
     async with running(environment) as controller:
         await controller.wait_for_event("startup_resync_finished", limit_s=limit_s)
         count = fleet.sessions
@@ -122,6 +130,17 @@ async def _adopt(fleet: Fleet) -> None:
         async with asyncio.timeout(limit_s):
             while await touches(environment) < TOUCHES_PER_SESSION * count:
                 await asyncio.sleep(0.5)
+        synced_s = controller.seconds_to("stores_synced", started_s)
+        fleet.first_start = {
+            "first_start_synced_s": synced_s,
+            "first_start_wait_s": controller.seconds_to("runner_token_refreshed", started_s)
+            - synced_s,
+            "first_start_resync_s": controller.seconds_to("startup_resync_finished", started_s),
+            "first_start_touched_s": time.time() - started_s,
+            "first_start_rss_mb": rss_mb(controller.process.pid),
+            "first_start_rss_peak_mb": peak_mb(controller.process.pid),
+            "first_start_lag_worst_s": longest_s(await metrics_text(environment), LAG),
+        }
         await controller.terminate()
 
 

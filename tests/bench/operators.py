@@ -11,6 +11,7 @@ from tests.bench.fleet import (
     BARE,
     CONNECTIONS,
     KOPF,
+    LAG,
     PEER_LABEL,
     TOUCHES,
     Fleet,
@@ -21,8 +22,6 @@ from tests.bench.fleet import (
 )
 from tests.bench.procfs import cpu_s, peak_mb, rss_mb
 from tests.controller import COMMAND, running
-
-LAG = "token_reconciler_event_loop_lag_seconds"
 
 KOPF_INTERVAL_S = 600
 """Longer than any run of it here: each Secret is written once."""

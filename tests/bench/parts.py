@@ -12,6 +12,7 @@ from tests.bench import (
     idle,
     observed,
     pages,
+    restart,
     resync,
     steady,
     storm,
@@ -42,6 +43,11 @@ class SinglePart:
     measure: Callable[[ControlPlane, Path, Plan], Awaitable[Sequence[Value]]]
 
 
+async def _first_start(fleet: Fleet, _: Binaries, __: Plan) -> Sequence[Value]:
+    """Return what the run that adopted the fleet has measured."""
+    return [Value(name, value, fleet.sessions) for name, value in fleet.first_start.items()]
+
+
 async def _resync(fleet: Fleet, binaries: Binaries, plan: Plan) -> Sequence[Value]:
     rounds = plan.rounds(fleet.sessions)
     return await resync.measure(fleet, binaries, rounds=rounds, old_loop_most=plan.old_loop_most)
@@ -61,6 +67,10 @@ async def _idle(fleet: Fleet, _: Binaries, plan: Plan) -> Sequence[Value]:
 
 async def _takeover(fleet: Fleet, _: Binaries, __: Plan) -> Sequence[Value]:
     return await takeover.measure(fleet)
+
+
+async def _restart(fleet: Fleet, _: Binaries, __: Plan) -> Sequence[Value]:
+    return await restart.measure(fleet)
 
 
 async def _pages(fleet: Fleet, _: Binaries, __: Plan) -> Sequence[Value]:
@@ -84,12 +94,15 @@ async def _telemetry(_: ControlPlane, __: Path, plan: Plan) -> Sequence[Value]:
 
 
 FLEET_PARTS = (
+    FleetPart("first_start", _first_start),
     FleetPart("resync", _resync),
     FleetPart("profile", _profile),
     FleetPart("memory", _memory),
     FleetPart("idle", _idle),
     FleetPart("takeover", _takeover),
     FleetPart("pages", _pages),
+    # Last: the API server is a new process then.
+    FleetPart("restart", _restart),
 )
 SINGLE_PARTS = (
     SinglePart("failover", _failover),
