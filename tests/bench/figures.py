@@ -66,6 +66,7 @@ FIGURES = (
     Figure("first_start_wait_s", "s", {100_000: Target(5)}),
     Figure("first_start_resync_s", "s"),
     Figure("first_start_touched_s", "s"),
+    Figure("first_start_touches", ""),
     Figure("first_start_rss_mb", "MB", {100_000: Target(250)}),
     Figure("first_start_rss_peak_mb", "MB"),
     Figure("first_start_lag_worst_s", "s", {100_000: Target(0.05)}),

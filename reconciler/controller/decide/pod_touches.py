@@ -23,8 +23,11 @@ MAX_FAILURES = 8
 """Tries of a touch, over about 45 s: by then the kubelet has synced without it, or soon will."""
 
 LATEST_SYNC_S = 390.0
-"""A denied touch is tried for so long: kubelets of very large clusters have synced the pod by then
-without it."""
+"""A touch that is denied, or finds no room, is tried for so long: kubelets of very large clusters
+have synced the pod by then without it."""
+
+SLOW_RATE = 100.0
+"""Touches for which there is no room are tried again at this rate in total, per second."""
 
 MAX_PENDING = 10_000
 """Most sessions with a remembered touch; after an eviction a pod is touched once more."""
@@ -171,6 +174,24 @@ class PodTouches:
             del self._pending[key]
             return False
         self.postpone(key, now_at + wait_s(pending.denials))
+        return True
+
+    def found_no_room(self, key: SessionKey, now_at: Instant, *, rand: float) -> bool:
+        """Record a touch that must wait for others of its namespace; return whether it is tried
+        again.
+
+        Args:
+            rand: Random number in [0, 1).
+        """
+        if (pending := self._pending.get(key)) is None:
+            return False
+        left_s = pending.since_at + LATEST_SYNC_S - now_at
+        if left_s < 1.0:
+            del self._pending[key]
+            return False
+        wait_s = max(1.0, len(self._pending) / SLOW_RATE) * (0.5 + rand)
+        # The last try: spread over the time that is left, so that not all come at its end.
+        self.postpone(key, now_at + (wait_s if wait_s < left_s else left_s * (0.5 + rand / 2)))
         return True
 
     def retry_now(self, key: SessionKey, now_at: Instant) -> bool:

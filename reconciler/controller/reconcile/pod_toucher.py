@@ -21,16 +21,13 @@ from reconciler.telemetry.trace import span
 
 log = structlog.get_logger()
 
-SLOW_RATE = 100.0
-"""Touches for which there is no room are retried at this rate in total, per second."""
-
 
 class PodToucher:
     """Touches the pods of a session after its Secret was written.
 
-    A touch only makes the kubelet sync earlier. One that fails or is denied is retried for a while;
-    it does not fail its session's run and does not prevent a write. One that lacks the right is not
-    retried: an installation may do without that right.
+    A touch only makes the kubelet sync earlier. One that fails, is denied or finds no room is
+    retried for a while; it does not fail its session's run and does not prevent a write. One that
+    lacks the right is not retried: an installation may do without that right.
     """
 
     def __init__(
@@ -66,8 +63,8 @@ class PodToucher:
         try:
             accepted, error = await self._touch(key, slot)
         except BulkheadFull:
-            wait_s = max(1.0, len(self._touches) / SLOW_RATE)
-            self._touches.postpone(key, now_at + wait_s * self._random.uniform(0.5, 1.5))
+            if not self._touches.found_no_room(key, now_at, rand=self._random.random()):
+                self._sessions.denials.forget_touch(key)
             return
         now_at = self._clock.monotonic()
         if isinstance(error, errors.AdmissionDenied):

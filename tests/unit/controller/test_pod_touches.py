@@ -3,7 +3,14 @@
 import pytest
 
 from reconciler.clock import Instant
-from reconciler.controller.decide.pod_touches import MAX_WATCH_WAIT_S, REPEAT_S, PodTouches
+from reconciler.controller.decide.pod_touches import (
+    LATEST_SYNC_S,
+    MAX_WATCH_WAIT_S,
+    REPEAT_S,
+    SLOW_RATE,
+    PodTouches,
+)
+from reconciler.naming import SessionKey
 from tests.unit.controller.build import KEY, secret
 
 
@@ -83,3 +90,28 @@ def test_a_touch_that_an_earlier_term_requested_is_requested_again() -> None:
     assert touches.ensure(KEY, secret(), Instant(100))
     touches.clear()
     assert touches.ensure(KEY, secret(), Instant(200))
+
+
+def test_touches_without_room_share_a_rate() -> None:
+    touches = PodTouches()
+    keys = [SessionKey("team", f"secret-{number}") for number in range(1000)]
+    for key in keys:
+        touches.request(key, secret(), Instant(100))
+        assert touches.found_no_room(key, Instant(105), rand=0.5)
+    waits_s = [(touches.next_at(key) or 0.0) - 105 for key in keys]
+    assert waits_s[0] == 1.0
+    assert waits_s[-1] == pytest.approx(len(keys) / SLOW_RATE)
+
+
+@pytest.mark.parametrize("rand", [0.0, 0.5, 0.999])
+def test_a_touch_that_never_finds_room_is_given_up_when_the_kubelet_has_synced(rand: float) -> None:
+    touches = PodTouches()
+    for number in range(100_000):
+        touches.request(SessionKey("team", f"secret-{number}"), secret(), Instant(100))
+    touches.request(KEY, secret(), Instant(100))
+    now_at, tries = Instant(105), 0
+    while touches.found_no_room(KEY, now_at, rand=rand):
+        now_at, tries = touches.next_at(KEY) or Instant(0), tries + 1
+        assert now_at <= Instant(100 + LATEST_SYNC_S)
+    assert touches.next_at(KEY) is None
+    assert 1 <= tries < 12
