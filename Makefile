@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz fuzz-coverage bench faults soak mutants worlds clean
+.PHONY: help setup demo test test-real test-virtual test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz fuzz-coverage bench faults soak mutants worlds clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -67,10 +67,22 @@ FOLDERS = $(patsubst %/,%,$(wildcard tests/*/))
 REALTIME := tests/cluster/test_api_server_restart.py tests/lab/test_demo_replicas.py \
   tests/lab/test_demo.py
 
+# What runs on virtual time alone waits for nothing, and no wait of a real server depends on it: with
+# a low priority it takes the core time that all others leave, and its time limit is for what hangs.
+VIRTUAL := tests/fuzz tests/simulation tests/unit
+
 test: setup ## Run every test that can run here; print what was skipped and how to get it
-	$(BIN)/python -m pytest -n "$(WORKERS)" --dist loadfile --no-loadscope-reorder --durations=15 \
-	  -m "not realtime" $(FIRST) $(filter-out $(FIRST) %/__pycache__,$(FOLDERS))
-	$(BIN)/python -m pytest -n "$(WORKERS)" --maxschedchunk 1 -m realtime $(REALTIME)
+	@mkdir -p build; $(MAKE) test-virtual >build/test-virtual.log 2>&1 & virtual=$$!; \
+	  $(MAKE) test-real; code=$$?; wait $$virtual || code=$$?; cat build/test-virtual.log; exit $$code
+
+test-virtual: setup ## The part of it that needs no server and takes what the rest leaves of the cores
+	nice -n 10 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --timeout=900 \
+	  --durations=15 -m "not realtime" $(VIRTUAL)
+
+test-real: setup ## The other part: servers, browsers, processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
+	  -m "not realtime" $(FIRST) $(filter-out $(FIRST) $(VIRTUAL) %/__pycache__,$(FOLDERS))
+	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1 -m realtime $(REALTIME)
 
 faults: assets ## Break HTTP, TLS and TCP between the product and its real peers; stop, kill and fill servers
 	$(BIN)/python -m pytest tests/faults
