@@ -27,8 +27,10 @@ them each has its part of this rate: where 500 namespaces lack a right it is ten
 most, and a hundred just before a common expiry. A right that one of them gets alone is noticed
 after some 100 s."""
 
-_RIGHT = "a missing right"
-"""A denier of this name; those of admission begin with `webhook`, `policy` or `namespace`."""
+_RIGHT, _RIGHT_TO_TOUCH = "a missing right", "a missing right to touch"
+"""Deniers of these names; those of admission begin with `webhook`, `policy` or `namespace`. They
+are two: an installation may do without the right to patch pods, and its touches must not delay a
+write whose own right is missing."""
 
 
 class _Request(NamedTuple):
@@ -70,7 +72,7 @@ class Denials:
     each of its own Secrets unwritable, which concerns no other namespace. A missing right has a
     denier, too: it may be missing in one namespace, or in all of them.
 
-    A touch counts as one more session of its denier.
+    A touch counts as one more session of its denier. The rights to write and to touch are two.
 
     Cost: constant for each call; two entries at most for each session.
     """
@@ -88,13 +90,14 @@ class Denials:
         name = denied_by or f"namespace {key.namespace}"
         return self._record(_Request(key, is_touch), name).requests
 
-    def record_forbidden(self, key: SessionKey) -> int:
-        """Record a write that lacks a right; return how many sessions its tries are shared by.
+    def record_forbidden(self, key: SessionKey, *, is_touch: bool = False) -> int:
+        """Record a write or touch that lacks a right; return how many share its tries.
 
         They are those of its namespace, since rights are granted by namespace: a namespace with
         many such sessions delays no other. Above `NAMESPACES_AT_ONCE` the number is greater.
         """
-        requests_in = self._record(_Request(key, is_touch=False), _RIGHT).requests_in
+        name = _RIGHT_TO_TOUCH if is_touch else _RIGHT
+        requests_in = self._record(_Request(key, is_touch), name).requests_in
         return requests_in[key.namespace] * ceil(len(requests_in) / NAMESPACES_AT_ONCE)
 
     def _record(self, request: _Request, name: str) -> _Denier:

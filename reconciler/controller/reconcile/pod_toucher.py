@@ -25,9 +25,8 @@ log = structlog.get_logger()
 class PodToucher:
     """Touches the pods of a session after its Secret was written.
 
-    A touch only makes the kubelet sync earlier. One that fails, is denied or finds no room is
-    retried for a while; it does not fail its session's run and does not prevent a write. One that
-    lacks the right is not retried: an installation may do without that right.
+    A touch only makes the kubelet sync earlier. One that fails, is denied, lacks the right or finds
+    no room is retried for a while; it does not fail its session's run and does not prevent a write.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class PodToucher:
                 self._sessions.denials.forget_touch(key)
             return
         now_at = self._clock.monotonic()
-        if isinstance(error, errors.AdmissionDenied):
+        if isinstance(error, errors.Forbidden):
             is_retried = self._denied(key, error, now_at)
         elif error is not None:
             is_retried = self._touches.failed(key, now_at, rand=self._random.random())
@@ -79,8 +78,12 @@ class PodToucher:
         elif not is_retried:
             self._sessions.denials.forget_touch(key)
 
-    def _denied(self, key: SessionKey, error: errors.AdmissionDenied, now_at: Instant) -> bool:
-        sessions = self._sessions.denials.record_denied(key, error.denied_by, is_touch=True)
+    def _denied(self, key: SessionKey, error: errors.Forbidden, now_at: Instant) -> bool:
+        denials = self._sessions.denials
+        if _is_of_admission(error):
+            sessions = denials.record_denied(key, error.denied_by, is_touch=True)
+        else:
+            sessions = denials.record_forbidden(key, is_touch=True)
         _, plan = self._sessions.plan(key)
         wait_s = partial(
             write_errors.denied_wait_s,
@@ -114,9 +117,10 @@ class PodToucher:
             except (errors.NotFound, errors.Invalid):
                 continue  # the pod was replaced or deleted; its successor starts with the new token
             except errors.Forbidden as error:
+                if is_terminating(error):
+                    continue  # with its pods
                 self._refused(key.namespace, error)
-                if isinstance(error, errors.AdmissionDenied):
-                    denied = error
+                denied = error
             except (errors.KubeError, errors.ProtocolError) as error:
                 if self._log_dedup.should_log("pod_touch_failed", key.namespace):
                     log.warning("pod_touch_failed", namespace=key.namespace, error=str(error))
@@ -125,9 +129,10 @@ class PodToucher:
 
     def _refused(self, namespace: str, error: errors.Forbidden) -> None:
         """Log once a namespace what the 403 means: no permission, or a denial of admission."""
-        if is_terminating(error):
-            return
-        is_denied = isinstance(error, errors.AdmissionDenied | errors.QuotaExceeded)
-        event = "touch_refused" if is_denied else "pod_touch_forbidden"
+        event = "touch_refused" if _is_of_admission(error) else "pod_touch_forbidden"
         if self._log_dedup.should_log(event, namespace):
             log.warning(event, namespace=namespace, error=str(error))
+
+
+def _is_of_admission(error: errors.Forbidden) -> bool:
+    return isinstance(error, errors.AdmissionDenied | errors.QuotaExceeded)

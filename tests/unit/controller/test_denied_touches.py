@@ -1,7 +1,8 @@
-"""Touches that a webhook or a policy denies are tried again, and end with the denial."""
+"""Touches that a webhook denies, or whose right is missing, are tried until that ends."""
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,11 +13,12 @@ from reconciler import backoff
 from reconciler.controller.decide.denials import Denials
 from reconciler.controller.decide.pod_touches import LATEST_SYNC_S, TOUCHES_PER_WRITE
 from reconciler.controller.decide.write_errors import DENIED_PROBE_S
-from reconciler.errors import TooManyRequests
+from reconciler.errors import KubeError, TooManyRequests
 from reconciler.kube.forwarding import ForwardingKube, KubeCall
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import PODS
 from tests.unit.controller.test_denials import ROUNDS_S, denial, keys, now_s
+from tests.unit.controller.test_missing_rights import forbidden
 from tests.unit.controller.virtual import (
     INTRUDER,
     NAMES,
@@ -26,20 +28,26 @@ from tests.unit.controller.virtual import (
     simulate,
 )
 
+Error = Callable[[], KubeError]
+
 
 class Denied:
     """A rule that denies the patches of these kinds; `tried` is when a pod's patch was sent."""
 
-    def __init__(self, *plurals: str) -> None:
+    def __init__(self, *plurals: str, error: Error = denial) -> None:
         self.plurals = set(plurals)
         self.tried: list[float] = []
+        self._error = error
 
     def __call__(self, verb: str, plural: str) -> InjectedFault | None:
         if verb != "patch":
             return None
         if plural == "pods":
             self.tried.append(now_s())
-        return InjectedFault(denial()) if plural in self.plurals else None
+        return InjectedFault(self._error()) if plural in self.plurals else None
+
+
+by_whom = pytest.mark.parametrize("error", [denial, forbidden], ids=["webhook", "no right"])
 
 
 def touched(world: World) -> set[str]:
@@ -62,12 +70,13 @@ class OneDenied(ForwardingKube):
         return await super().patch(resource, namespace, name, body, **options)
 
 
+@by_whom
 @pytest.mark.parametrize("sessions", [20, 300])
 def test_touches_follow_soon_after_their_denial_ends_and_are_tried_seldom_before(
-    sessions: int,
+    sessions: int, error: Error
 ) -> None:
     async def scenario(world: World) -> None:
-        denied = world.faults.rule = Denied("pods")
+        denied = world.faults.rule = Denied("pods", error=error)
         for index in range(sessions):
             world.add(f"2Ab{index:03}")
         async with running(world):
@@ -104,9 +113,12 @@ def test_what_is_accepted_wakes_the_touches_and_the_writes_of_its_denier() -> No
     simulate(scenario)
 
 
-def test_a_touch_that_is_denied_for_good_is_tried_until_the_kubelet_has_synced_without_it() -> None:
+@by_whom
+def test_a_touch_that_is_denied_for_good_is_tried_until_the_kubelet_has_synced_without_it(
+    error: Error,
+) -> None:
     async def scenario(world: World) -> None:
-        denied = world.faults.rule = Denied("pods")
+        denied = world.faults.rule = Denied("pods", error=error)
         world.add("2Ab0")
         async with running(world):
             await asyncio.sleep(1000)
@@ -208,3 +220,12 @@ def test_a_write_and_a_touch_of_one_session_are_denied_each_for_itself() -> None
     assert len(denials) == 1
     denials.forget(one)
     assert len(denials) == 0
+
+
+def test_touches_without_a_right_delay_no_write_without_one() -> None:
+    denials = Denials()
+    for key in keys("a", 100):
+        denials.record_forbidden(key, is_touch=True)
+    writes = keys("a", 2)
+    assert [denials.record_forbidden(key) for key in writes] == [1, 2]
+    assert denials.record_accepted(writes[0]) == (writes[1],)
