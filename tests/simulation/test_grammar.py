@@ -240,6 +240,8 @@ class Found(NamedTuple):
     deleted: tuple[tuple[str, float], ...] = ()
     """The project of each session that the platform deletes, and when its pod ends, seconds. A
     tenant starts another pod of it a minute later."""
+    restarted_s: tuple[float, ...] = ()
+    """When each further session starts its second pod, on the Secret of a first one of 20 s."""
 
     def scenario(self) -> Scenario:
         """Return its world, which ends one life of a token after the last move."""
@@ -251,6 +253,10 @@ class Found(NamedTuple):
             pods = (PodLifetime(0.0, end_s, 0.5 * conditions.ttl_s, finishes=True),)
             name, revived_s = f"Gone{number}", end_s + 70.0
             sessions.append(SessionPlan(name, project, pods, deleted=True, revived_s=revived_s))
+        for number, restarted_s in enumerate(self.restarted_s):
+            ended = PodLifetime(0.0, 20.0, 0.5 * conditions.ttl_s, finishes=True)
+            again = PodLifetime(restarted_s, 2 * length_s, None, finishes=False)
+            sessions.append(SessionPlan(f"Back{number}", "Team-a", (ended, again)))
         projects = tuple(sorted({session.project for session in sessions}))
         skew_s, rates = conditions.skew_s, (self.rate,) * self.replicas
         return Scenario(
@@ -419,6 +425,12 @@ FOUND = {
         "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",
         sessions=0,
         deleted=(("Team-a", 345.0), ("Team-b", 700.0)),
+    ),
+    "a kubelet sees the Secret of a restarted session after its first touch": Found(
+        Conditions(cached_s=189.0),
+        "watch-close@1500.0+0.5*0.5",
+        restarted_s=(1145.0,) * 12,
+        seed=4,
     ),
 }
 
