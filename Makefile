@@ -80,9 +80,9 @@ test-virtual: setup ## The part of it that needs no server and takes what the re
 	  --durations=15 -m "not realtime" $(VIRTUAL)
 
 test-real: setup ## The other part: servers, browsers, processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
+	$(BIN)/python -m pytest -n "$(WORKERS)" --dist loadfile --no-loadscope-reorder --durations=15 \
 	  -m "not realtime" $(FIRST) $(filter-out $(FIRST) $(VIRTUAL) %/__pycache__,$(FOLDERS))
-	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1 -m realtime $(REALTIME)
+	$(BIN)/python -m pytest -n "$(WORKERS)" --maxschedchunk 1 -m realtime $(REALTIME)
 
 faults: assets ## Break HTTP, TLS and TCP between the product and its real peers; stop, kill and fill servers
 	$(BIN)/python -m pytest tests/faults
@@ -102,7 +102,7 @@ test-issuers: assets-issuers ## Run the issuers' tests against all four, not Key
 
 # Tests that hold documents, manifests and rules of the code against the code: seconds, no server.
 CONSISTENCY := $(addprefix tests/unit/test_,documents.py examples.py wording.py clock_rule.py \
-  confinement.py settings_names.py chart_values.py mutants.py \
+  confinement.py settings_names.py chart_values.py make_variables.py mutants.py \
   realtime.py) tests/alerts/test_dashboard.py
 
 check: setup ## Lint, types, layers, wording, documents against code; starts no server

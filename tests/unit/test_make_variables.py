@@ -28,7 +28,7 @@ TARGETS = {
     "bench": ("PART", "SESSIONS"),
     "soak": ("MINUTES", "SEED"),
     "worlds": ("SEEDS", "WORKERS"),
-    "test": ("WORKERS",),
+    "test-real": ("WORKERS",),
     "release": ("URL", "VERSION"),
 }
 """The variables of each target that has some."""
