@@ -47,8 +47,9 @@ us."""
 OVERTIME_S = 30.0
 """Longest time that a watch may stay open after the end that the server was asked for."""
 
-YIELD_EVERY = 100
-"""Events handled before other tasks run: reading a burst that is already buffered never waits."""
+YIELD_EVERY = 20
+"""Events handled before other tasks run: reading a burst that is already buffered never waits. Each
+step of an urgent write waits for one such turn, a millisecond."""
 
 CRASH_LOG_S = 60.0
 """At most one traceback in this time: a broken callback fails for every object."""
