@@ -139,6 +139,8 @@ FIGURES = (
     Figure("storm_urgent_p50_ms", "ms"),
     Figure("storm_urgent_p99_ms", "ms", _at_most(50)),
     Figure("storm_urgent_worst_ms", "ms"),
+    Figure("storm_server_lag_p99_ms", "ms"),
+    Figure("storm_server_lag_worst_ms", "ms"),
     Figure("storm_cpu_percent", "%"),
     # telemetry
     Figure("refresh_cpu_us", "us"),

@@ -41,6 +41,8 @@ async def measure(*, sessions: int, seconds: float) -> list[Value]:
         Value("storm_urgent_p50_ms", quantile(waits_ms, 0.5)),
         Value("storm_urgent_p99_ms", quantile(waits_ms, 0.99)),
         Value("storm_urgent_worst_ms", quantile(waits_ms, 1.0)),
+        Value("storm_server_lag_p99_ms", found["lag_p99_s"] * 1e3),
+        Value("storm_server_lag_worst_ms", found["lag_worst_s"] * 1e3),
         Value("storm_cpu_percent", share * 100),
     ]
 
