@@ -51,10 +51,12 @@ def plan(*, quick: bool, sessions: int = 0) -> Plan:
     """Return the plan of a run.
 
     Args:
-        sessions: Measure a fleet of so many, and a small one to compare with; 0: the usual fleets.
+        sessions: Measure a fleet of so many, and smaller ones to compare with; 0: the usual fleets.
 
     >>> plan(quick=False).sizes, plan(quick=False, sessions=100_000).sizes
-    ((1000, 10000), (1000, 100000))
+    ((1000, 10000), (1000, 10000, 100000))
+    >>> plan(quick=False, sessions=3000).sizes
+    (1000, 3000)
     """
     if quick:
         sizes = (sessions // 5, sessions) if sessions else (200, 1000)
@@ -62,4 +64,5 @@ def plan(*, quick: bool, sessions: int = 0) -> Plan:
             sizes, old_loop_most=sizes[0], steady_rate=50.0, steady_s=15.0, failovers=2, idle_s=5.0,
             storm_sessions=500, storm_s=10.0, telemetry_sessions=200, renews=False,
         )  # fmt: skip
-    return Plan(tuple(sorted({FIRST_SIZE, sessions or LARGE})))
+    usual = {size for size in (FIRST_SIZE, LARGE) if not sessions or size <= sessions}
+    return Plan(tuple(sorted(usual | {sessions or LARGE})))
