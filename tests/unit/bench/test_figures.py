@@ -150,7 +150,7 @@ def test_numbers_have_three_digits(value: float, shown: str) -> None:
 def test_a_quick_run_measures_less_of_everything() -> None:
     whole, quick = plan(quick=False), plan(quick=True)
     assert whole.sizes == (1000, 10_000)
-    assert plan(quick=False, sessions=100_000).sizes == (1000, 100_000)
+    assert plan(quick=False, sessions=100_000).sizes == (1000, 10_000, 100_000)
     assert plan(quick=False, sessions=1000).sizes == (1000,)
     assert max(quick.sizes) <= min(whole.sizes)
     assert (quick.rounds(1000), whole.rounds(1000), whole.rounds(10_000)) == (1, 5, 3)
