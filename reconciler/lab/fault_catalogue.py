@@ -100,7 +100,7 @@ class Fault(StrEnum):
     STRIP_ANNOTATIONS = "strip-annotations", "a client removes our annotations from Secrets"
     RESTORE_SECRETS = "restore-secrets", "a backup tool writes the former state of Secrets back"
     OVERWRITE_LOOP = "overwrite-loop", "a loop of another client writes older tokens"
-    FORGE_ANNOTATIONS = "forge-annotations", "a tenant writes our annotations, with a late expiry"
+    FORGE_ANNOTATIONS = "forge-annotations", "a client edits our annotations: a false expiry"
     REFRESH_COMMANDS = "refresh-commands", "an operator requests refreshes of many sessions"
     PAUSE_COMMANDS = "pause-commands", "an operator pauses sessions and resumes them"
     ROLLOUT = "rollout", "the leading controller ends as in a rollout"

@@ -25,6 +25,7 @@ REASONS = {
     "expiry_unknown": "the token's expiry is not annotated",
     "expiry_impossible": "the annotated times are impossible",
     "expiry_too_far": "the annotated expiry is later than any token's life allows",
+    "expiry_edited": "another client has edited the expiry that the controller wrote",
     "no_expiry": "its token has no expiry",
     "revoked": "the platform no longer has it: its confirmation is revoked",
     "confirmation_key_changed": "the client secret has changed: its confirmation is signed again",

@@ -420,6 +420,18 @@ FOUND = {
         sessions=5,
         seed=1,
     ),
+    "a client that edits the expiry after each write": Found(
+        Conditions(), "forge-annotations@200.0+100.0*0.388889", sessions=4, replicas=2
+    ),
+    "a client that makes each token look new": Found(
+        Conditions(), "forge-annotations@200.0+880.0*0.166667", sessions=4, replicas=2
+    ),
+    "an expiry that is edited while the leader changes": Found(
+        Conditions(),
+        "forge-annotations@200.0+20.0*0.277778 rollout@205.0+5.0*0.5",
+        sessions=4,
+        replicas=2,
+    ),
     "a project fails until the platform has no session": Found(
         Conditions(),
         "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",

@@ -320,6 +320,18 @@ def shows(secret: ObjectMeta, record: WriteRecord) -> bool:
     return content[:2] == record.sent if record.content is None else content == record.content
 
 
+def is_edited(record: WriteRecord, secret: ObjectMeta) -> bool:
+    """Return whether a Secret names our last write, and another life of its token.
+
+    Another writer has edited the expiry: each write of ours names its own instant. Of a write whose
+    response is outstanding or lost, and of another replica's, nothing says what it wrote.
+    """
+    if record.content is None or record.uid != secret.uid:
+        return False
+    content = content_of(secret)
+    return content[:2] == record.content[:2] and content != record.content
+
+
 def is_unanswered(record: WriteRecord | None, secret: ObjectMeta) -> bool:
     """Return whether a Secret shows our last write, whose response is outstanding or lost."""
     return record is not None and record.response is None and shows(secret, record)

@@ -29,7 +29,14 @@ from reconciler.controller.decide.annotations import (
 )
 from reconciler.controller.decide.block_reasons import BlockReason
 from reconciler.controller.decide.confirmation_mac import is_well_formed
-from reconciler.controller.decide.evidence import Owner, WriteRecord, last_applied, owner_of, shows
+from reconciler.controller.decide.evidence import (
+    Owner,
+    WriteRecord,
+    is_edited,
+    last_applied,
+    owner_of,
+    shows,
+)
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 from reconciler.workqueue.items import Priority
@@ -228,6 +235,9 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
         owner=owner_of(state.secret, context.names.field_manager, response),
         pod=state.pod,
     )
+    is_valid = annotations.is_ours and not annotations.problem
+    if is_valid and record is not None and is_edited(record, state.secret):
+        annotations = replace(annotations, issued_s=None, expires_s=None, problem="expiry_edited")
     readable = readable_token(
         annotations,
         state.pod,

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from reconciler.lab.apiserver.write_log import Commit
 from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.conditions import OFF_S
 from reconciler.lab.simulation.fakes import ExpiresIn
+from reconciler.lab.simulation.forgeries import FORGERIES
 from reconciler.lab.simulation.invariants import US
 from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.obstacles import cache_s, slow_s
@@ -77,6 +78,9 @@ EXPIRES_IN: tuple[ExpiresIn, ...] = (
     lambda left_s: 999_999_999_999.0,
 )
 """Values of `expires_in` that no issuer should send, as far as the parser accepts them."""
+
+EDIT = 0.1
+"""Period in which a client edits expiries, as a part of a token's life."""
 
 REQUEST_S = 400.0
 """Mean time between two refreshes that an operator requests."""
@@ -252,7 +256,7 @@ class ScenarioRunner:
             case Fault.PLATFORM_NOT_FOUND_ONCE:
                 return switch(world.platform, "forgets_once", True, False)
             case Fault.FORGE_ANNOTATIONS:
-                return self._forge_annotations, _nothing
+                return _nothing, _nothing
             case Fault.PAUSE_COMMANDS:
                 return self._pause(fault)
             case Fault.UPGRADE:
@@ -340,10 +344,6 @@ class ScenarioRunner:
                 return leader.main.freeze, leader.resume
             case _:
                 return self._counted(str(leader.me), partial(_cut, leader.faults))
-
-    def _forge_annotations(self) -> None:
-        for key in self._some_keys():
-            self._world.forge_annotations(key)
 
     def _pause(self, fault: Move) -> tuple[Change, Change]:
         keys = self._some_keys()
@@ -435,7 +435,11 @@ class ScenarioRunner:
             case Fault.POD_CHURN | Fault.NAMESPACE_ERRORS:
                 await self._change_pods(fault)
             case Fault.STRIP_ANNOTATIONS:
-                await self._strip(fault)
+                keys = self._world.live_keys()[: 1 + int(fault.size * 3)]
+                await self._undo(keys, self._world.strip_annotations)
+            case Fault.FORGE_ANNOTATIONS:
+                forgery = FORGERIES[int(fault.size * len(FORGERIES))]
+                await self._forge(partial(self._world.forge_annotations, forgery=forgery))
             case Fault.WATCH_CLOSE:
                 await self._close_watches()
             case Fault.WATCH_BURSTS:
@@ -493,10 +497,21 @@ class ScenarioRunner:
                 self._world.change_pod(key, f"{number}")
             await asyncio.sleep(RESTLESS_S)
 
-    async def _strip(self, fault: Move) -> None:
-        """Remove our annotations from a few Secrets, a moment after each of our writes."""
-        keys = set(self._world.live_keys()[: 1 + int(fault.size * 3)])
-        loop, world = asyncio.get_running_loop(), self._world
+    async def _forge(self, forge: Callable[[SessionKey], None]) -> None:
+        """Edit the expiries of a few sessions after each of our writes, and in between, too."""
+        keys = self._some_keys()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._undo(keys, forge))
+            while True:
+                await asyncio.sleep(EDIT * self._world.conditions.ttl_s)
+                for key in keys:
+                    forge(key)
+
+    async def _undo(
+        self, sessions: Iterable[SessionKey], change: Callable[[SessionKey], None]
+    ) -> None:
+        """Change the Secrets of sessions, now and a moment after each of our writes."""
+        keys, loop, world = set(sessions), asyncio.get_running_loop(), self._world
 
         def undo(commit: Commit) -> None:
             if commit.kind is not kinds.SECRETS or commit.removed or commit.user != US:
@@ -505,10 +520,10 @@ class ScenarioRunner:
             session = (metadata.get("labels") or {}).get(world.names.session_id, "")
             key = SessionKey(metadata["namespace"], session)
             if key in keys:
-                loop.call_later(self._random.uniform(0.05, 2.0), world.strip_annotations, key)
+                loop.call_later(self._random.uniform(0.05, 2.0), change, key)
 
         for key in sorted(keys):
-            world.strip_annotations(key)
+            change(key)
         world.core.on_commit.append(undo)
         try:
             await asyncio.Event().wait()

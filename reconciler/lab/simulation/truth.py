@@ -21,10 +21,10 @@ from reconciler.inspection.pod_token import assess
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.kinds import Object
-from reconciler.lab.apiserver.write_log import Commit
+from reconciler.lab.apiserver.write_log import RESTORER, Commit
 from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.fakes import VirtualIssuer
-from reconciler.lab.simulation.invariants import value_of
+from reconciler.lab.simulation.invariants import US, value_of
 from reconciler.lab.simulation.replica import SimulatedReplica
 from reconciler.naming import Names, SessionKey
 
@@ -78,6 +78,7 @@ class _Report:
     late_writes: int
     close_writes: int
     pods_gone: int
+    edits: int
     certain: bool
 
 
@@ -89,12 +90,16 @@ class _Session:
         ends_at: Expiry of our token in its Secret; infinite without a token of ours.
         pods: Earliest start of each pod, by UID.
         paused: UIDs of its objects with which a person has stopped its refreshes.
+        annotated: The expiry that its Secret's annotation names.
+        is_edited: Whether another client wrote that, about a token of ours.
     """
 
     settled_at: Instant
     ends_at: Instant = NEVER
     pods: dict[str, Instant] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
+    annotated: str | None = None
+    is_edited: bool = False
 
 
 class ExposureAccount:
@@ -133,6 +138,8 @@ class ExposureAccount:
         self.close_writes = 0
         """Writes so shortly before an expiry that a replica may count them as late."""
         self.pods_gone = 0
+        self.edits = 0
+        """Expiries that another client has edited: replicas count by them until they are ours."""
         self.remaining_s = remaining_s
         self.is_ours = is_ours
         self.is_known = is_known
@@ -167,6 +174,7 @@ class ExposureAccount:
                 made_at = now_at - float(self._clock.wall()) % 1.0
                 session.pods.setdefault(metadata["uid"], made_at + EARLIEST_START_S)
             return
+        self._note_expiry(session, commit)
         ends_at: Instant = NEVER
         if not commit.removed and self.is_ours(metadata["uid"]):
             ends_at = now_at + self.remaining_s(value_of(commit.object, self._names))
@@ -174,6 +182,17 @@ class ExposureAccount:
             self._note_write(session.ends_at - now_at, now_at)
         self._replaced.append((now_at, session.ends_at))
         session.ends_at = ends_at
+
+    def _note_expiry(self, session: _Session, commit: Commit) -> None:
+        """Record whether another client has edited the annotated expiry of a token of ours."""
+        metadata = commit.object["metadata"]
+        before = session.annotated
+        session.annotated = (metadata.get("annotations") or {}).get(self._names.expires_at)
+        if commit.removed or commit.user == US or commit.caller is RESTORER:
+            session.is_edited = False
+        elif session.annotated not in (before, None) and self.is_ours(metadata["uid"]):
+            session.is_edited = True
+            self.edits += 1
 
     def _note_pause(self, session: _Session, uid: str, *, is_paused: bool) -> None:
         """Record whether one of a session's objects pauses it.
@@ -241,6 +260,11 @@ class ExposureAccount:
         """Return whether a person has stopped the refreshes of a session."""
         session = self._sessions.get(key)
         return session is not None and bool(session.paused)
+
+    def is_edited(self, key: SessionKey) -> bool:
+        """Return whether a session's Secret has a false expiry that another client wrote."""
+        session = self._sessions.get(key)
+        return session is not None and session.is_edited
 
     def with_pods(self) -> set[SessionKey]:
         """Return the sessions that have a pod now."""
@@ -374,6 +398,8 @@ class TruthChecker:
         """Return whether we wrote the session's token, and the platform has the session."""
         if not self._account.is_ours(secret["metadata"]["uid"]):
             return False
+        if self._account.is_edited(reading.key):
+            return False
         return self._account.is_known(reading.key, reading.project)
 
     def _check_session(
@@ -424,7 +450,7 @@ class TruthChecker:
         last = self._last_reports[name]
         report = self._report_of(snapshot.fleet.exposure_s, certain=certain)
         self._last_reports[name] = report
-        if not (last.certain and certain):
+        if not (last.certain and certain and last.edits == report.edits):
             return
         reported_s, true_s = report.reported_s - last.reported_s, report.true_s - last.true_s
         late_writes = report.late_writes - last.late_writes
@@ -453,6 +479,7 @@ class TruthChecker:
             account.late_writes,
             account.close_writes,
             account.pods_gone,
+            account.edits,
             certain,
         )
 

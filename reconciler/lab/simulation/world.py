@@ -27,6 +27,7 @@ from reconciler.lab.simulation.commit_checks import (
 )
 from reconciler.lab.simulation.event_log import CheckedWrites, EventLog
 from reconciler.lab.simulation.fakes import MARKS, FakePlatformState, StaticTokens, VirtualIssuer
+from reconciler.lab.simulation.forgeries import Forgery
 from reconciler.lab.simulation.invariants import (
     PROGRESS,
     US,
@@ -401,11 +402,12 @@ class World:
         with contextlib.suppress(StatusError):
             self.core.patch(kinds.SECRETS, key.namespace, name, body, by=by)
 
-    def forge_annotations(self, key: SessionKey) -> None:
-        """Let a tenant claim that its token is new and expires in a year."""
+    def forge_annotations(self, key: SessionKey, forgery: Forgery) -> None:
+        """Let another client edit what our annotations say of a session's token."""
         self.excuse_change(key)
-        for annotation in (self.names.expires_at, self.names.refreshed_at):
-            self.annotate(key, annotation, "2027-01-01T00:00:00Z", by=TENANT)
+        now_s, names = self.issuer.now_s(), self.names
+        for name, text in forgery(names, now_s, self.conditions.ttl_s).items():
+            self.annotate(key, name, text, by=TENANT)
 
     def strip_annotations(self, key: SessionKey) -> None:
         """Remove all our annotations from a Secret, as a controller that owns them does."""

@@ -107,6 +107,28 @@ def test_an_invalid_expiry_is_due_now(annotations: dict[str, str], reason: str) 
     assert (found.action, found.reason, found.priority) == (Action.WRITE, reason, Priority.EXPIRING)
 
 
+@pytest.mark.parametrize("life_s", [30.0, 600.0, -5.0], ids=["earlier", "later", "past"])
+def test_an_expiry_that_another_client_has_edited_is_due_now(life_s: float) -> None:
+    ours = secret(age_s=300.0, by=TERM)
+    edited = secret(
+        age_s=300.0,
+        by=TERM,
+        annotations={
+            NAMES.issued_at: format_utc(NOW_S - 200),
+            NAMES.expires_at: format_utc(NOW_S + life_s),
+        },
+    )
+    sent = (format_utc_millis(NOW_S - 300), TERM)
+    record = WriteRecord("secret-uid", sent, Evidence(TERM), NOW_S + 600, 72.0, Instant(100))
+    answered = record.record_response(ours, now_at=Instant(100.1))
+    found = decide(replace(session_state(secret=edited), record=answered))
+    assert (found.action, found.reason, found.touch) == (Action.WRITE, "expiry_edited", False)
+    assert found.slack_s == 510.0
+    of_another = secret(age_s=20.0, by="replica-1/7")
+    for held, known in ((edited, None), (edited, record), (of_another, answered)):
+        assert decide(replace(session_state(secret=held), record=known)).reason != "expiry_edited"
+
+
 @pytest.mark.parametrize(
     ("writers", "reason"),
     [(("ambient-control-plane",), "foreign_writer"), ((), "never_written")],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.clock import EpochTime
+from reconciler.clock import EpochTime, format_utc
 from reconciler.controller.decide.competing_writers import ISOLATED
 from reconciler.errors import TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
@@ -218,6 +218,30 @@ def test_who_strips_our_annotations_each_time_is_a_competing_writer() -> None:
             assert min(world.remaining_s(session) for session in SESSIONS[:2]) > 90
         said = world.events("competing_writer")
         assert [line["what"] for line in said] == ["annotations", "annotations"]
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("life_s", [-1.0, 100.0, 600.0], ids=["past", "near", "later"])
+def test_who_edits_the_expiry_each_time_is_a_competing_writer(life_s: float) -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+
+        def edit(name: str) -> None:
+            expires = format_utc(world.issuer.now_s() + life_s)
+            body = {"metadata": {"annotations": {NAMES.expires_at: expires}}}
+            world.core.patch(SECRETS, PROJECT, name, body, by=PLATFORM)
+
+        after_each_write(world, edit)
+        async with running(world):
+            await asyncio.sleep(15)
+            assert 2 <= len(world.secret_writes()) <= 12
+            assert len(world.pod_writes()) == 2
+            await asyncio.sleep(585)
+            assert len(world.secret_writes()) <= 600 / 8
+            assert world.remaining_s("2Ab0") > 90
+        said = world.events("competing_writer")
+        assert [line["what"] for line in said] == ["annotations"]
 
     simulate(scenario)
 
