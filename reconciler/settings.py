@@ -18,13 +18,14 @@ from urllib.parse import parse_qsl
 from pydantic import (
     AfterValidator,
     AliasGenerator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reconciler.errors import SettingsError
 from reconciler.naming import ALL_SESSIONS, Names, Shard, is_namespace
@@ -176,13 +177,12 @@ BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
 TraceUrl = Annotated[HttpUrl, AfterValidator(_trace_url)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 MountedFile = Annotated[Path, AfterValidator(_mounted_file)]
-FormFields = Annotated[list[tuple[str, str]], NoDecode, BeforeValidator(_form)]
+FormFields = Annotated[list[tuple[str, str]], BeforeValidator(_form)]
 ShardSetting = Annotated[
     Shard,
-    NoDecode,
     BeforeValidator(lambda value: parse_shard(value) if isinstance(value, str) else value),
 ]
-Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)]
+Namespaces = Annotated[list[str], BeforeValidator(_split), AfterValidator(_namespaces)]
 SecretPattern = Annotated[
     str,
     _matches(r"[a-z0-9-]*\{id\}[a-z0-9-]*", "{id} among lower-case letters, digits and dashes"),
@@ -198,17 +198,16 @@ ObjectName = Annotated[
 Uid = Annotated[str, _matches(r"[-0-9a-zA-Z]*", "letters, digits and dashes")]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings of `reconciler run`; see each field for unit and reason."""
 
-    # Case counts: of two variables that differ in case alone, one would hide the other.
-    model_config = SettingsConfigDict(
-        allow_inf_nan=False,
+    model_config = ConfigDict(
         alias_generator=AliasGenerator(validation_alias=lambda name: f"{PREFIX}{name.upper()}"),
-        case_sensitive=True,
-        env_ignore_empty=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
         extra="ignore",
         frozen=True,
+        validate_default=True,
     )
 
     api_server_url: BaseUrl = Field(
@@ -546,13 +545,17 @@ def load_settings() -> Settings:
 def read_settings() -> Settings:
     """Read the environment, with or without credentials for runners: other commands need none.
 
+    pydantic-settings would import the parser of a command line, and others, for a fifteenth of the
+    start's CPU.
+
     Raises:
         SettingsError: One message that names every wrong variable and no secret value.
     """
     if unreadable := [name for name in _variables() if not _is_text(os.environ.get(name, ""))]:
         raise SettingsError("\n".join(f"{name} must be text in UTF-8" for name in unreadable))
+    given = {name: value for name in _variables() if (value := os.environ.get(name))}
     try:
-        return Settings()
+        return Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsError(
             "\n".join(_sentence(found) for found in error.errors(include_input=False))

@@ -15,7 +15,7 @@ from reconciler.lab.platform.server import LabPlatform
 from reconciler.net import client_session
 from reconciler.preflight import checks
 from reconciler.preflight.findings import Finding
-from reconciler.settings import Settings
+from reconciler.settings import read_settings
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
 from tests.lab.tls import make_certificate, serving
@@ -28,7 +28,7 @@ async def asked(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[Findi
     """Return the findings about settings and issuer for these variables."""
     for name, value in (BASE | variables).items():
         monkeypatch.setenv(name, value)
-    settings, clock = Settings(), SystemClock()
+    settings, clock = read_settings(), SystemClock()
     found, _ = await checks._issuer(settings, clock, IssuerTime(clock))
     return [checks._settings(settings), *found]
 
@@ -113,7 +113,7 @@ async def test_a_token_that_the_platform_refuses_may_lack_a_scope_or_audience(
         token = Token(
             "obviously-fake", issued_s=now_s, expires_s=now_s + 900, received_at=clock.monotonic()
         )
-        found, _ = await checks._platform(Settings(), clock, token)
+        found, _ = await checks._platform(read_settings(), clock, token)
     assert "check that the platform trusts this issuer and client" in found.remedy
     for name in ("RECONCILER_OIDC_SCOPE", "RECONCILER_OIDC_AUDIENCE"):
         assert (name in found.remedy) is names_scope

@@ -5,7 +5,7 @@ import socket
 import aiohttp
 import pytest
 
-from reconciler.settings import Settings
+from reconciler.settings import read_settings
 from reconciler.telemetry.http_server import serve_health
 
 
@@ -23,7 +23,7 @@ def port() -> int:
 
 def test_endpoints_may_have_such_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMBIENT_API_SERVER_URL", "https://[fd00::1]:8000/")
-    assert Settings().api_server_url == "https://[fd00::1]:8000"
+    assert read_settings().api_server_url == "https://[fd00::1]:8000"
 
 
 @pytest.mark.parametrize("listen", ["[::1]:{}", ":{}"], ids=["loopback", "every"])
