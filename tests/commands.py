@@ -9,7 +9,7 @@ import signal
 import struct
 import sys
 import termios
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +48,18 @@ def environment(**settings: str) -> dict[str, str]:
     return inherited | {"HOME": "/dev/null", "PATH": f"{BIN}:{os.environ['PATH']}"} | settings
 
 
-async def command(*words: str | Path, program: str = "reconciler", **settings: str) -> Ended:
-    """Run a command to its end with pipes; fails after `LIMIT_S`."""
+async def command(
+    *words: str | Path, program: str = "reconciler", start: Sequence[str] = (), **settings: str
+) -> Ended:
+    """Run a command to its end with pipes; fails after `LIMIT_S`.
+
+    Args:
+        start: What is run with `words` in place of `program`.
+    """
     own = BIN / program
+    begin = [*start] or [str(own if own.exists() else program)]
     process = await asyncio.create_subprocess_exec(
-        own if own.exists() else program,
+        *begin,
         *words,
         env=environment(**settings),
         stdin=asyncio.subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """An API server with sessions, and users with different permissions, for the commands."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +46,16 @@ class PastClock(SystemClock):
 
 @dataclass
 class Lab:
-    """An API server with sessions, and a kubeconfig for each kind of user."""
+    """An API server with sessions, and a kubeconfig for each kind of user.
+
+    Attributes:
+        start: What `run` starts in place of `reconciler`.
+    """
 
     server: ApiServer
     folder: Path
     clock: PastClock
+    start: Sequence[str] = ()
 
     def kubeconfig(self, token: str, *, namespace: str = "team-a") -> str:
         path = self.folder / f"{token}-{namespace}"
@@ -59,7 +64,8 @@ class Lab:
 
     async def run(self, *words: str, user: str = "reader", **settings: str) -> Ended:
         """Run a command; its output must contain no token."""
-        ended = await command(*words, **({"KUBECONFIG": self.kubeconfig(user)} | settings))
+        settings = {"KUBECONFIG": self.kubeconfig(user)} | settings
+        ended = await command(*words, start=self.start, **settings)
         leaks = find_leaks({"out": ended.stdout, "err": ended.stderr}, [TOKEN, user + "-token"])
         assert leaks == []
         assert "Traceback" not in ended.stderr
@@ -124,7 +130,7 @@ class Lab:
 
 
 @asynccontextmanager
-async def open_lab(folder: Path) -> AsyncIterator[Lab]:
+async def open_lab(folder: Path, *, start: Sequence[str] = ()) -> AsyncIterator[Lab]:
     """Start the server; each user's token is its role: admin, reader, writer, `nobody`."""
     rights = Authorizer(
         {
@@ -136,4 +142,4 @@ async def open_lab(folder: Path) -> AsyncIterator[Lab]:
     )
     clock = PastClock()
     async with ApiServer(Core(clock), authorizer=rights, bookmark_s=0.2) as server:
-        yield Lab(server, folder, clock)
+        yield Lab(server, folder, clock, start)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,20 @@ from reconciler.lab.apiserver.write_log import Caller
 from reconciler.naming import Names
 from tests.commands import command
 from tests.lab.operator_lab import TTL_S, Lab, open_lab
+from tests.lab.warm_start import warm_start
 
 NAMES = Names()
 
 
+@pytest.fixture(scope="module")
+def start() -> Iterator[list[str]]:
+    with warm_start() as words:
+        yield words
+
+
 @pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with open_lab(tmp_path) as opened:
+async def lab(tmp_path: Path, start: list[str]) -> AsyncIterator[Lab]:
+    async with open_lab(tmp_path, start=start) as opened:
         yield opened
 
 

@@ -1,7 +1,7 @@
 """`refresh`, `pause` and `resume` as processes against the lab's API server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,21 @@ from reconciler.lab.apiserver.rbac import Rule, User
 from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.naming import Names
 from tests.lab.operator_lab import WRITER, Lab, open_lab
+from tests.lab.warm_start import warm_start
 from tests.unit.controller.build import pod, secret
 
 NAMES = Names()
 
 
+@pytest.fixture(scope="module")
+def start() -> Iterator[list[str]]:
+    with warm_start() as words:
+        yield words
+
+
 @pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with open_lab(tmp_path) as opened:
+async def lab(tmp_path: Path, start: list[str]) -> AsyncIterator[Lab]:
+    async with open_lab(tmp_path, start=start) as opened:
         yield opened
 
 
