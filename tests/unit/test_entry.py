@@ -65,7 +65,7 @@ LEAN = """
     from reconciler import entry
     entry._import_structlog_alone()
     import reconciler.cli.run, reconciler.settings, reconciler.app.main
-    UNUSED = {"rich", "urllib3", "grpc", "typer", "yaml", "argparse"}
+    UNUSED = {"rich", "urllib3", "grpc", "typer", "yaml"}
     print(sorted({name.partition(".")[0] for name in sys.modules} & UNUSED))
     import rich.table, urllib3.util
     assert urllib3.PoolManager
