@@ -49,6 +49,7 @@ class Fault(StrEnum):
     ISSUER_CACHE = "issuer-cache", "the issuer answers with the same token for a while"
     ISSUER_CORRUPT = "issuer-corrupt", "the issuer's tokens are cut off"
     ISSUER_NODE_BEHIND = "issuer-node-behind", "one of two issuer nodes has a clock that is behind"
+    ISSUER_NODES_DIFFER = "issuer-nodes-differ", "one of two issuer nodes has another clock"
     ROTATE_STATIC_TOKEN = "rotate-static-token", "the token files get another static token"
 
     API_OUTAGE = "api-outage", "the Kubernetes API cannot be reached", 0.1

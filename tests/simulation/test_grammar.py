@@ -432,6 +432,17 @@ FOUND = {
         sessions=4,
         replicas=2,
     ),
+    "tokens of a node that is behind, three in a row": Found(
+        Conditions(date_off_s=62.0, cached_s=152.796),
+        "issuer-nodes-differ@250.427+417.498*0.049805",
+        sessions=6,
+    ),
+    "a node that is ahead of the one that gave the cached token": Found(
+        Conditions(sends_date=False, cached_s=264.655),
+        "issuer-nodes-differ@249.521+230.217*0.748143",
+        sessions=2,
+        replicas=2,
+    ),
     "a project fails until the platform has no session": Found(
         Conditions(),
         "platform-partial-outage@299.0+550.0*0.002956 watch-close@1500.0+0.5*0.5",

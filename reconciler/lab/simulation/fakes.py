@@ -13,6 +13,7 @@ import msgspec
 from reconciler.clock import EPOCH, NEVER, Clock, EpochTime, Instant
 from reconciler.errors import IssuerRefused, IssuerUnavailable, PlatformUnavailable
 from reconciler.lab.simulation.commit_checks import EndpointBudgetChecker
+from reconciler.lab.simulation.obstacles import OtherNode
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.adaptive_limit import RequestKind
@@ -49,8 +50,9 @@ class VirtualIssuer:
     Validators use the issuer's clock, as the platform does.
 
     Attributes that may be set at any time: `unreachable`, `refusing`, `slow_s`, `ttl_s`, `corrupt`,
-    `expires_in` (the answer's value for a remaining life), `behind_s` (how far the clock of one of
-    two nodes is behind), those of the arguments, and `step_s`, the sum of the steps of its clock.
+    `expires_in` (the answer's value for a remaining life), `behind_s` (how old the token is that
+    every second answer has), `other_node`, those of the arguments, and `step_s`, the sum of the
+    steps of its clock.
 
     Args:
         sends_date: Whether its answers have a Date header, which is `date_off_s` ahead.
@@ -76,6 +78,7 @@ class VirtualIssuer:
         self.corrupt = False
         self.expires_in: ExpiresIn = math.floor
         self.behind_s = 0.0
+        self.other_node: OtherNode | None = None
         self.sends_date = sends_date
         self.date_off_s = date_off_s
         self.cached_s = cached_s
@@ -139,16 +142,31 @@ class VirtualIssuer:
             if self.slow_s >= TIMEOUT_S:
                 raise IssuerUnavailable("token request: no answer", reason="timeout")
         self.issued_total += 1
-        token, date_s = self._answer(), EpochTime(math.floor(self.now_s() + self.date_off_s))
+        off_s = self._node_off_s()
+        token = self._answer(off_s)
+        date_s = EpochTime(math.floor(self.now_s() + self.date_off_s + off_s))
         return TokenResponse(
             token[: len(token) // 2] if self.corrupt else token,
             sent_at=sent_at,
             received_at=clock.monotonic(),
-            expires_in_s=None if self.corrupt else self.expires_in(self.remaining_s(token)),
+            expires_in_s=None if self.corrupt else self.expires_in(self.remaining_s(token) - off_s),
             date_s=date_s if self.sends_date else None,
         )
 
-    def _answer(self) -> str:
+    def _node_off_s(self) -> float:
+        """Return how far the clock of the node that answers now is off."""
+        node = self.other_node
+        if node is None:
+            return 0.0
+        if node.stays_s:
+            is_other = (self.now_s() - EPOCH) % (2 * node.stays_s) >= node.stays_s
+        else:
+            is_other = self._random.random() < 0.5
+        return node.off_s if is_other else 0.0
+
+    def _answer(self, off_s: float) -> str:
+        if off_s:
+            return self.issue(remaining_s=self.ttl_s + off_s)
         if self.behind_s and self.issued_total % 2:
             return self.issue(remaining_s=self.ttl_s - self.behind_s)
         return self.issue_cached()

@@ -54,6 +54,7 @@ MOVES: dict[Port, tuple[Fault, ...]] = {
         Fault.ISSUER_CACHE,
         Fault.ISSUER_CORRUPT,
         Fault.ISSUER_NODE_BEHIND,
+        Fault.ISSUER_NODES_DIFFER,
     ),
     "platform": (
         Fault.PLATFORM_OUTAGE,
@@ -162,6 +163,7 @@ LONGEST = LONGEST_S | {
     Fault.ISSUER_CACHE: 600.0,
     Fault.ISSUER_CORRUPT: SLACK_S - DETECTION_S,
     Fault.ISSUER_NODE_BEHIND: 600.0,
+    Fault.ISSUER_NODES_DIFFER: 900.0,
     Fault.PLATFORM_SLOW: 600.0,
     Fault.PLATFORM_LOST_ROWS: 600.0,
     Fault.PLATFORM_NOT_FOUND_ONCE: 300.0,

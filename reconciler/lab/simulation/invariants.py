@@ -96,6 +96,8 @@ class SecretChecker:
         self._history: dict[tuple[str, str], _SecretState] = {}
         """Each state by UID and version, for a restore of the store."""
         self._incomparable_until_at: Instant = LONG_AGO
+        self._nodes: list[tuple[Instant, float]] = []
+        """Until when the issuer's nodes may differ for a replica, and by how many seconds."""
         self.removes_annotations = False
         """Whether a webhook removes annotations of ours from the writes that it admits."""
 
@@ -113,6 +115,17 @@ class SecretChecker:
         self._incomparable_until_at = until_at
         for account in (*self._states.values(), *self._history.values()):
             account.expires_s = LONG_AGO
+
+    def nodes_differ(self, off_s: float, until_at: Instant) -> None:
+        """Allow earlier expiries by as much as the clocks of the issuer's nodes differ.
+
+        Three tokens in a row of the node that is behind prove its time. By that a token of the
+        other node was issued in the future, and is written again.
+
+        Args:
+            until_at: When every replica has proved the time since they differ no more.
+        """
+        self._nodes.append((until_at, abs(off_s)))
 
     def commit(self, commit: Commit) -> None:
         """Take in one commit."""
@@ -148,7 +161,10 @@ class SecretChecker:
         annotations = metadata.get("annotations", {})
         if value != account.value:
             expires_s = self._ends(value)
-            is_earlier = account.ours and expires_s < account.expires_s
+            now_at = Instant(asyncio.get_running_loop().time())
+            # `exp` is a whole second.
+            earlier_s = max((off_s + 1.0 for at, off_s in self._nodes if now_at < at), default=0.0)
+            is_earlier = account.ours and expires_s < account.expires_s - earlier_s
             if is_earlier and not self._disbelieves(commit.caller.agent, account.value):
                 back_s = account.expires_s - expires_s
                 self._event_log.add_violation(

@@ -4,6 +4,7 @@ An expired token is excused only inside them. All instants are seconds since the
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from reconciler.backoff import DENIED
 from reconciler.lab.fault_catalogue import Fault
@@ -43,6 +44,13 @@ where others are denied, too: one that is accepted wakes them."""
 RETRY_AFTER_S = 60.0
 """The Retry-After of a namespace that throttles. It is followed to the end for a token that the
 controller has not written: the life of that one is not known."""
+
+NODES_OFF = (-0.2, -0.05, -0.01, -0.0035, 0.0035, 0.01, 0.05, 0.2)
+"""Clocks of an issuer's other node, as parts of a token's life: seconds, up to a fifth of it."""
+
+NODE_STAYS = (0.0, 0.0, 0.02, 0.15, 0.5)
+"""For how long a load balancer keeps to one node, as parts of a token's life: each request may go
+to another one, or all the tokens of a proof come from one node."""
 
 TIMEOUT_S = 5.0
 """Time limit of a token request, as in the product."""
@@ -105,6 +113,20 @@ WRITE_STOPPING = frozenset(
     }
 )
 """Moves in which no token, or no write, is possible."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherNode:
+    """An issuer's second node, behind one load balancer with the first.
+
+    Args:
+        off_s: Its clock less that of the first node and of the validators.
+        stays_s: For how long the load balancer sends all requests to one node; 0.0: it chooses
+            for each request.
+    """
+
+    off_s: float
+    stays_s: float
 
 
 class Obstacles:
@@ -231,6 +253,13 @@ def slow_s(move: Move) -> float:
 def cache_s(move: Move, ttl_s: float) -> float:
     """Return for how long the issuer answers with the same token in `issuer-cache`."""
     return ttl_s * (0.02 + 0.2 * move.size)
+
+
+def other_node(move: Move, ttl_s: float) -> OtherNode:
+    """Return the second node in `issuer-nodes-differ`."""
+    parts = NODES_OFF[int(move.size * len(NODES_OFF))]
+    stays = NODE_STAYS[int(move.size * 1e6) % len(NODE_STAYS)]
+    return OtherNode(parts * ttl_s, stays * ttl_s)
 
 
 def _served_s(move: Move) -> float:

@@ -98,6 +98,7 @@ OF_ISSUER = frozenset(
         Fault.ISSUER_CACHE,
         Fault.ISSUER_CORRUPT,
         Fault.ISSUER_NODE_BEHIND,
+        Fault.ISSUER_NODES_DIFFER,
     }
 )
 """Faults of an issuer, which a world with static tokens does not have."""

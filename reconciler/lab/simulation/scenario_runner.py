@@ -19,7 +19,7 @@ from reconciler.lab.simulation.fakes import ExpiresIn
 from reconciler.lab.simulation.forgeries import FORGERIES
 from reconciler.lab.simulation.invariants import US
 from reconciler.lab.simulation.moves import Move
-from reconciler.lab.simulation.obstacles import cache_s, slow_s
+from reconciler.lab.simulation.obstacles import cache_s, other_node, slow_s
 from reconciler.lab.simulation.random_faults import (
     LINE_S,
     local_fault,
@@ -320,6 +320,9 @@ class ScenarioRunner:
                 return switch(issuer, "corrupt", True, False)
             case Fault.ISSUER_NODE_BEHIND:
                 return switch(issuer, "behind_s", modes.ttl_s * 0.2 * fault.size, 0.0)
+            case Fault.ISSUER_NODES_DIFFER:
+                node = switch(issuer, "other_node", other_node(fault, modes.ttl_s), None)
+                return _both((partial(world.set_nodes, fault), _nothing), node)
             case _:
                 raise ValueError(f"the issuer has no {fault.kind}")
 

@@ -303,6 +303,8 @@ class TruthChecker:
         """Tokens of a cache may hide a step of the issuer's clock until this instant."""
         self._steps_back: list[tuple[Instant, float]] = []
         """Until when a step back may not be proven, and its size in seconds."""
+        self._nodes: list[tuple[Instant, float]] = []
+        """Until when the issuer's nodes may not have shown one time, and how far they differ."""
         self._core = core
         self._names = names
         self._event_log = event_log
@@ -326,6 +328,17 @@ class TruthChecker:
             until_at: When every replica has the tokens that prove it, by the loop's clock.
         """
         self._steps_back.append((until_at, by_s))
+
+    def nodes_differ(self, off_s: float, *, until_at: Instant) -> None:
+        """Record that one of the issuer's nodes has another clock.
+
+        A replica's time is that of either node, or between them. Exposure is not compared.
+
+        Args:
+            off_s: Its clock less the validators'.
+            until_at: When every replica has proved the time since it has not, by the loop's clock.
+        """
+        self._nodes.append((until_at, off_s))
 
     def started(self, replica: SimulatedReplica) -> None:
         """Record that a replica starts now: it does not count what was before."""
@@ -381,7 +394,11 @@ class TruthChecker:
         tolerance_s, knowledge = _tolerance_s(replica), replica.time_knowledge
         now_at = Instant(asyncio.get_running_loop().time())
         back_s = sum(by_s for until_at, by_s in self._steps_back if now_at < until_at)
-        return _Margin(tolerance_s + knowledge.ahead_s + back_s, tolerance_s + knowledge.behind_s)
+        nodes_s = [off_s for until_at, off_s in self._nodes if now_at < until_at]
+        return _Margin(
+            tolerance_s + knowledge.ahead_s + back_s + max(0.0, *nodes_s, 0.0),
+            tolerance_s + knowledge.behind_s - min(0.0, *nodes_s, 0.0),
+        )
 
     def _newest(self, reading: SessionReading) -> Object | None:
         """Return the Secret that a replica has read, None if it has changed since."""

@@ -36,8 +36,9 @@ from reconciler.lab.simulation.invariants import (
     value_of,
 )
 from reconciler.lab.simulation.memory_checks import MemoryChecker
+from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.nodes import VirtualNode, kubelet_timing
-from reconciler.lab.simulation.obstacles import PAUSE_S, SERVED_S
+from reconciler.lab.simulation.obstacles import PAUSE_S, SERVED_S, other_node
 from reconciler.lab.simulation.replica import HOME, LEASE, SharedWorld, SimulatedReplica
 from reconciler.lab.simulation.revocation import RevocationChecker
 from reconciler.lab.simulation.scenario import OF_ISSUER, PodLifetime, Scenario, SessionPlan
@@ -457,6 +458,21 @@ class World:
             proven_s = self._step_back_proven_s(-by_s) - since_start_s
             self.truth.stepped_back(-by_s, until_at=now_at + proven_s)
         self.write_budget.changed_for_all()
+
+    def set_nodes(self, move: Move) -> None:
+        """Let the issuer have a second node with another clock, as long as a move lasts.
+
+        Each replica's time may be that of either node until it has `PROOF` tokens in a row from
+        after the move.
+        """
+        due_s = REQUEST_DUE * self.conditions.ttl_s + self.conditions.cached_s
+        at_s = move.end_s
+        for _ in range(PROOF):
+            at_s = self.obstacles.issuer_answers_by_s(at_s + due_s)
+        node = other_node(move, self.conditions.ttl_s)
+        until_at = Instant(at_s + NOTICED_S)
+        self.truth.nodes_differ(node.off_s, until_at=until_at)
+        self.secrets.nodes_differ(node.off_s, until_at)
 
     def _step_back_proven_s(self, by_s: float) -> float:
         """Return by when each replica has the tokens that prove a step back that begins now.
