@@ -115,7 +115,7 @@ class Cluster:
             meta["continue"] = str(end)
         with PEERS.playing():
             numbers = range(start, end)
-            items = [_partial(self._metadata(resource.plural, number)) for number in numbers]
+            items = [partial(self._metadata(resource.plural, number)) for number in numbers]
             body = json.dumps({"metadata": meta, "items": items}).encode()
             del items
         return resource.decode_page(body)
@@ -160,11 +160,15 @@ class Cluster:
             meta["managedFields"].append(meta["managedFields"][0] | ours)
         meta["resourceVersion"] = str(self._version)
         meta["annotations"] = body["metadata"]["annotations"]
-        line = json.dumps({"type": "MODIFIED", "object": _partial(meta)}).encode()
+        self._send(plural, meta)
+        return json.dumps(partial(meta)).encode()
+
+    def _send(self, plural: str, meta: dict[str, Any]) -> None:
+        """Send the event of a change on the kind's watches."""
+        line = json.dumps({"type": "MODIFIED", "object": partial(meta)}).encode()
         for lines, kind in self._events:
             if kind == plural:
                 lines.put_nowait(line)
-        return json.dumps(_partial(meta)).encode()
 
     async def get(self, *_: Any, **__: Any) -> Any:
         raise AssertionError("no object is read")
@@ -172,7 +176,7 @@ class Cluster:
     async def create(self, resource: ApiResource[T], *_: Any, **__: Any) -> T:
         await asyncio.sleep(0.002)
         meta = {"name": "event", "namespace": "team-0000", "uid": "1", "resourceVersion": "1"}
-        return resource.decode(json.dumps(_partial(meta)).encode())
+        return resource.decode(json.dumps(partial(meta)).encode())
 
     async def ready(self, *, limit_s: float = 5.0) -> None: ...
 
@@ -186,7 +190,7 @@ class _Watch(Generic[T]):
         return self._resource.decode_event(await self._lines.get())
 
 
-def _partial(metadata: dict[str, Any]) -> dict[str, Any]:
+def partial(metadata: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
 
 
@@ -240,7 +244,7 @@ class Platform:
     async def probe(self) -> None: ...
 
 
-def _issuer(clock: SystemClock) -> Any:
+def issuer(clock: SystemClock) -> Any:
     async def ask() -> TokenResponse:
         sent_at, now_s = clock.monotonic(), int(clock.wall())
         claims = {"iat": now_s, "exp": now_s + TTL_S, "jti": "obviously-fake"}
@@ -346,7 +350,7 @@ async def _first_start(sessions: int, steps: Steps, *, trace: bool) -> dict[str,
 
         ports = Ports(
             kube=cluster,
-            tokens=IssuerPort(_issuer(clock)),
+            tokens=IssuerPort(issuer(clock)),
             secret="obviously-fake-client-secret",
             connect_platform=lambda *, bearer, breaker: Platform(sessions, breaker),
             issuer_time=IssuerTime(clock),
