@@ -7,8 +7,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
-# Half of the tests' time is waiting; with more workers they wait for the cores.
-WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-real test-virtual test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check fuzz fuzz-coverage bench faults soak mutants worlds clean
@@ -60,9 +58,12 @@ sbom: setup ## List the image's packages with their licences; build/sbom.cdx.jso
 # The issuers' tests wait for minutes: with the folders in order of their names, other workers would
 # have nothing to do at their end.
 FIRST := tests/alerts tests/browser tests/issuers
+# Many short files: with a long one at the end, all workers but one would have nothing to do. The
+# release's images are built before, when the node has loaded the image.
+LAST := tests/lab
 FOLDERS = $(patsubst %/,%,$(wildcard tests/*/))
 
-# Tests with tokens of seconds, which nearly only wait: some at a time leave a core free. The longest
+# Tests with tokens of seconds, which nearly only wait: three at a time leave a core free. The longest
 # are first; a worker would take six seconds to import the tests of all files.
 REALTIME := tests/cluster/test_api_server_restart.py tests/lab/test_demo_replicas.py \
   tests/lab/test_demo.py
@@ -79,10 +80,12 @@ test-virtual: setup ## The part of it that needs no server and takes what the re
 	nice -n 10 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --timeout=900 \
 	  --durations=15 -m "not realtime" $(VIRTUAL)
 
+# More than half of their time is waiting, so that four workers use two cores.
 test-real: setup ## The other part: servers, browsers, processes
-	$(BIN)/python -m pytest -n "$(WORKERS)" --dist loadfile --no-loadscope-reorder --durations=15 \
-	  -m "not realtime" $(FIRST) $(filter-out $(FIRST) $(VIRTUAL) %/__pycache__,$(FOLDERS))
-	$(BIN)/python -m pytest -n "$(WORKERS)" --maxschedchunk 1 -m realtime $(REALTIME)
+	$(BIN)/python -m pytest -n "$(or $(WORKERS),4)" --dist loadfile --no-loadscope-reorder \
+	  --durations=15 -m "not realtime" \
+	  $(FIRST) $(filter-out $(FIRST) $(LAST) $(VIRTUAL) %/__pycache__,$(FOLDERS)) $(LAST)
+	$(BIN)/python -m pytest -n 3 --maxschedchunk 1 -m realtime $(REALTIME)
 
 faults: assets ## Break HTTP, TLS and TCP between the product and its real peers; stop, kill and fill servers
 	$(BIN)/python -m pytest tests/faults
@@ -131,10 +134,10 @@ soak: assets ## Run hours with a fault each minute; memory must stay level. MINU
 	$(BIN)/python -m tests.soak --minutes "$(or $(MINUTES),120)" $(if $(SEED),--seed "$(SEED)")
 
 mutants: assets ## Remove one defence after another; a world or a test must fail each time. ONLY="releases the Lease", SEEDS=5
-	$(BIN)/python -m tests.mutants --workers "$(WORKERS)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(ONLY),"$(ONLY)")
+	$(BIN)/python -m tests.mutants --workers "$(or $(WORKERS),3)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(ONLY),"$(ONLY)")
 
 worlds: setup ## Simulated hours, and elections among three replicas, from many seeds; SEEDS=200
-	RECONCILER_SEEDS="$(or $(SEEDS),200)" $(BIN)/python -m pytest -n "$(WORKERS)" \
+	RECONCILER_SEEDS="$(or $(SEEDS),200)" $(BIN)/python -m pytest -n "$(or $(WORKERS),3)" \
 	  tests/simulation/test_simulate.py tests/simulation/test_replicas.py
 
 clean: ## Remove what the other targets made in this tree
