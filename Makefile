@@ -136,9 +136,10 @@ soak: assets ## Run hours with a fault each minute; memory must stay level. MINU
 mutants: assets ## Remove one defence after another; a world or a test must fail each time. ONLY="releases the Lease", SEEDS=5
 	$(BIN)/python -m tests.mutants --workers "$(or $(WORKERS),3)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(ONLY),"$(ONLY)")
 
-worlds: setup ## Simulated hours, and elections among three replicas, from many seeds; SEEDS=200
+worlds: setup ## Simulated hours, sentences of moves, and elections among three replicas, from many seeds; SEEDS=200
 	RECONCILER_SEEDS="$(or $(SEEDS),200)" $(BIN)/python -m pytest -n "$(or $(WORKERS),3)" \
-	  tests/simulation/test_simulate.py tests/simulation/test_replicas.py
+	  tests/simulation/test_simulate.py tests/simulation/test_replicas.py \
+	  tests/simulation/test_grammar.py::test_every_invariant_holds_whatever_moves_coincide
 
 clean: ## Remove what the other targets made in this tree
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
