@@ -30,7 +30,7 @@ from reconciler.kube.auth.child_processes import OrphanReaper
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.leadership.lease import Identity
-from reconciler.net.client_session import open_session
+from reconciler.net.client_session import Trust, open_session
 from reconciler.platform.client import PlatformClient
 from reconciler.preflight import environment
 from reconciler.preflight.wait_for_credentials import wait_for_files
@@ -122,15 +122,16 @@ async def build(
     random, issuer_time = Random(), IssuerTime(clock)
     me = Identity(settings.replica, settings.pod_uid, uuid4().hex[:8])
     secret = client_secret(settings) if settings.is_oidc else static_token(settings)
+    trust = Trust()
     async with AsyncExitStack() as stack:
         # Before the API server: a wrong setting is named first, wherever it runs.
-        tokens = await _open_tokens(stack, settings, telemetry, clock)
+        tokens = await _open_tokens(stack, settings, telemetry, clock, trust)
         election = Election(settings, me, clock, _loop_factory())
         background_tasks = election.background_tasks
         if settings.is_oidc:
             background_tasks += (partial(environment.watch_clock, issuer_time, clock),)
         session = await stack.enter_async_context(
-            open_session(settings.api_server_url, clock, what="platform")
+            open_session(settings.api_server_url, clock, what="platform", trust=trust)
         )
         kube = await _open_kube(stack, settings, me, issuer_time, clock)
         ports = Ports(
@@ -164,13 +165,17 @@ async def build(
 
 
 async def _open_tokens(
-    stack: AsyncExitStack, settings: Settings, telemetry: Telemetry, clock: Clock
+    stack: AsyncExitStack,
+    settings: Settings,
+    telemetry: Telemetry,
+    clock: Clock,
+    trust: Trust,
 ) -> IssuerPort | StaticSource:
     """Open the connection to the issuer, or read the static token."""
     if not settings.is_oidc:
         return static_source(settings, clock)
     session = await stack.enter_async_context(
-        open_session(settings.token_url(), clock, what="issuer")
+        open_session(settings.token_url(), clock, what="issuer", trust=trust)
     )
     endpoint = token_endpoint(settings, session, clock)
     return IssuerPort(

@@ -109,6 +109,21 @@ class TestTrust:
         assert peer.version(fresh=True) != before
         assert trusted_names() == {"public.example", "private.example"}
 
+    async def test_peers_share_a_context_until_a_bundle_changes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        public, _ = make_certificate(tmp_path, name="DNS:public.example")
+        monkeypatch.setenv("SSL_CERT_FILE", str(public))
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+        trust, urls = Trust(), ("https://issuer.example", "https://platform.example")
+        peers = [Peer(url, ManualClock(), trust) for url in urls]
+        first, second = [(await peer.connection()).tls for peer in peers]
+        assert first is second
+        public.write_bytes(make_certificate(tmp_path, name="DNS:another.example")[0].read_bytes())
+        changed, same = [(await peer.connection()).tls for peer in peers]
+        assert changed is same is not None
+        assert changed is not first
+
     def test_each_bundle_is_loaded_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
