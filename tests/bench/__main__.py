@@ -52,7 +52,8 @@ def main() -> int:
         say(f"no {', no '.join(missing)}; build with: make assets")
         return 1
     report = load(arguments.report) if arguments.parts else Report()
-    chosen = plan(quick=arguments.quick, sessions=arguments.sessions)
+    # The report has the other fleets where a part is added to it.
+    chosen = plan(quick=arguments.quick, sessions=arguments.sessions, alone=bool(arguments.parts))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C
     began = time.monotonic()
     Runner(binaries, chosen, names, report=report, path=arguments.report).run()

@@ -14,6 +14,7 @@ import aiohttp
 
 from reconciler.controller.decide.pod_touches import LATEST_SYNC_S
 from reconciler.naming import Names
+from tests.bench.plan import LARGE
 from tests.bench.procfs import peak_mb, rss_mb
 from tests.bench.say import say
 from tests.cluster.accounts import account_token
@@ -23,6 +24,9 @@ from tests.cluster.copies import Etcd, add_copies, copy_object
 from tests.cluster.installed import ACCOUNT
 from tests.cluster.world import Runner, World, open_world
 from tests.controller import Controller, running
+
+TTL_S = 900.0
+"""Life of a token."""
 
 PROJECTS = 4
 CONNECTIONS = 64
@@ -82,7 +86,7 @@ async def opened(
         Admin.connect(
             control_plane.url, ca_file=control_plane.ca_file, token=control_plane.admin_token
         ) as admin,
-        open_world(control_plane, admin, folder) as world,
+        open_world(control_plane, admin, folder, ttl_s=ttl_s(sessions)) as world,
     ):
         fleet = Fleet(world, folder)
         say(f"making {sessions:,} sessions in {PROJECTS} projects")
@@ -91,6 +95,11 @@ async def opened(
             await _add_peer(world, peer)
         await _adopt(fleet)
         yield fleet
+
+
+def ttl_s(sessions: int) -> float:
+    """Return the life of the tokens, seconds: none is due while a step over all sessions lasts."""
+    return TTL_S if sessions <= LARGE else 4 * TTL_S
 
 
 async def populate(world: World, sessions: int) -> None:

@@ -47,16 +47,19 @@ class Plan:
         return 1 if sessions > LARGE else 3 if sessions > FIRST_SIZE else 5
 
 
-def plan(*, quick: bool, sessions: int = 0) -> Plan:
+def plan(*, quick: bool, sessions: int = 0, alone: bool = False) -> Plan:
     """Return the plan of a run.
 
     Args:
         sessions: Measure a fleet of so many, and smaller ones to compare with; 0: the usual fleets.
+        alone: Of the fleets that one alone.
 
     >>> plan(quick=False).sizes, plan(quick=False, sessions=100_000).sizes
     ((1000, 10000), (1000, 10000, 100000))
     >>> plan(quick=False, sessions=3000).sizes
     (1000, 3000)
+    >>> plan(quick=False, sessions=100_000, alone=True).sizes
+    (100000,)
     """
     if quick:
         sizes = (sessions // 5, sessions) if sessions else (200, 1000)
@@ -65,4 +68,6 @@ def plan(*, quick: bool, sessions: int = 0) -> Plan:
             storm_sessions=500, storm_s=10.0, telemetry_sessions=200, renews=False,
         )  # fmt: skip
     usual = {size for size in (FIRST_SIZE, LARGE) if not sessions or size <= sessions}
+    if sessions and alone:
+        usual.clear()
     return Plan(tuple(sorted(usual | {sessions or LARGE})))
