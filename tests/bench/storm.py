@@ -12,7 +12,8 @@ from tests.bench.procfs import cpu_s
 from tests.bench.say import say
 from tests.controller import running
 
-RATE = 5000
+RATE = 5050
+"""A little above the target: the last group of changes is never due within the time."""
 URGENT_A_SECOND = 5
 LIMIT_S = 120.0
 TOUCHES_S = 5.0
