@@ -452,6 +452,13 @@ FOUND = {
         sessions=0,
         deleted=(("Team-a", 345.0), ("Team-b", 700.0)),
     ),
+    "a client that strips the annotations of writes that a proxy repeats": Found(
+        Conditions(ttl_s=300.0, propagation_s=30.0),
+        "api-repeat@300.0+200.0*0.5 strip-annotations@325.8+40.3*0.73",
+        sessions=3,
+        replicas=2,
+        seed=19,
+    ),
     "a kubelet sees the Secret of a restarted session after its first touch": Found(
         Conditions(cached_s=189.0),
         "watch-close@1500.0+0.5*0.5",

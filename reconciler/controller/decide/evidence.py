@@ -372,23 +372,45 @@ class WriteRecords:
         # In the order of writes. An LRU cache of cachetools has two tables, and a refresh would
         # make 25 calls in it.
         self._records: OrderedDict[SessionKey, WriteRecord] = OrderedDict()
+        # Of the writes in flight alone: the Secret that shows each in the watch, and when it came.
+        self._seen: dict[SessionKey, tuple[ObjectMeta, Instant] | None] = {}
 
     def get(self, key: SessionKey) -> WriteRecord | None:
         return self._records.get(key)
 
     @contextmanager
     def sending(self, key: SessionKey, record: WriteRecord) -> Iterator[None]:
-        """Remember a write while it is sent; forget it if it was certainly not applied."""
+        """Remember a write while it is sent; forget it if it was certainly not applied.
+
+        A write that the watch has shown was applied, with any answer: a proxy may have repeated the
+        request, so that the answer is a 409.
+        """
         before = self.get(key)
         self._keep(key, record.following(before))
+        self._seen[key] = None
         try:
             yield
         except (KubeError, NotLeaderError) as error:
-            if isinstance(error, NotLeaderError) or 400 <= error.status < 500:
+            if (seen := self._seen[key]) is not None:
+                self.answered(key, seen[0], now_at=seen[1])
+            elif isinstance(error, NotLeaderError) or 400 <= error.status < 500:
                 self.forget(key)
                 if before is not None:
                     self._keep(key, before)
             raise
+        finally:
+            del self._seen[key]
+
+    def record_seen(self, secret: ObjectMeta, *, now_at: Instant) -> None:
+        """Remember that the watch shows our last write, if its response is outstanding."""
+        if secret.key in self._seen:
+            self._seen[secret.key] = secret, now_at
+
+    def was_applied(self, key: SessionKey, record: WriteRecord) -> bool:
+        """Return whether a write is the last one of a session, and known to be applied."""
+        if (last := self.get(key)) is None:
+            return False
+        return last.written_at == record.written_at and last.response is not None
 
     def answered(self, key: SessionKey, secret: ObjectMeta, *, now_at: Instant) -> None:
         """Remember what the response to the last write of a session shows."""

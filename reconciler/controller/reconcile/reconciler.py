@@ -299,24 +299,30 @@ class SessionActions:
             token_s=None if token is None else now_s,
             now_at=now_at,
         )
-        with (
-            self._bulkhead.at(run.key.namespace, slot),
-            span("patch", secret.name, "PATCH"),
-            self._records.sending(run.key, record),
-        ):
-            written = await self._writer.refresh(
-                secret,
-                token,
-                now_s=now_s,
-                handled_requests=handled,
-                readable_until_s=plan.readable_until_s,
-            )
+        what = "" if token is None else _undone(state, plan)
+        try:
+            with (
+                self._bulkhead.at(run.key.namespace, slot),
+                span("patch", secret.name, "PATCH"),
+                self._records.sending(run.key, record),
+            ):
+                written = await self._writer.refresh(
+                    secret,
+                    token,
+                    now_s=now_s,
+                    handled_requests=handled,
+                    readable_until_s=plan.readable_until_s,
+                )
+        except errors.KubeError:
+            if what and self._records.was_applied(run.key, record):
+                self._record_competing_write(run, plan, what)
+            raise
         self._records.answered(run.key, written.secret, now_at=self._clock.monotonic())
         run.wrote = run.accepted = True
         if token is None:
             return
         run.before = annotations
-        if what := _undone(state, plan):
+        if what:
             self._record_competing_write(run, plan, what)
         self._note_refresh(run, written, token, plan, now_s)
 

@@ -48,6 +48,7 @@ class EventHandler:
             and self._queue.is_running(new.key)
             and self._sessions.is_unanswered_write(new)
         ):
+            self._sessions.records.record_seen(new, now_at=self._clock.monotonic())
             return  # the run that waits for the response plans after it
         self._changed(change, "secret")
 

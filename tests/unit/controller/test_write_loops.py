@@ -222,6 +222,28 @@ def test_who_strips_our_annotations_each_time_is_a_competing_writer() -> None:
     simulate(scenario)
 
 
+def test_who_strips_our_annotations_is_a_competing_writer_where_a_proxy_repeats_requests() -> None:
+    """Each write is applied, and answered with the 409 to its second request."""
+
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        repeated = InjectedFault(repeated_s=0.5)
+        world.faults.rule = lambda verb, plural: (
+            repeated if (verb, plural) == ("patch", "secrets") else None
+        )
+        after_each_write(world, lambda name: strip(world, name))
+        async with running(world):
+            await asyncio.sleep(15)
+            assert len(world.secret_writes()) <= 12
+            await asyncio.sleep(585)
+            assert len(world.secret_writes()) <= 600 / 8
+            assert world.remaining_s("2Ab0") > 90
+        said = world.events("competing_writer")
+        assert [line["what"] for line in said] == ["annotations"]
+
+    simulate(scenario)
+
+
 @pytest.mark.parametrize("life_s", [-1.0, 100.0, 600.0], ids=["past", "near", "later"])
 def test_who_edits_the_expiry_each_time_is_a_competing_writer(life_s: float) -> None:
     async def scenario(world: World) -> None:
