@@ -36,7 +36,7 @@ def section(report: Report, run: str) -> str:
             lines.append([f"`{figure.name}`", *cells, *end])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
-        f"{HEADING}\n\n{run}. `make bench` prints them again, on your machine, with all others;\n"
+        f"{HEADING}\n\n{run}.\n`make bench` prints them again, on your machine, with all others;\n"
         "[benchmarks.md](docs/reference/benchmarks.md) says what each number means.\n\n"
         f"{table}\n\n"
     )
