@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 from unittest import mock
 
 from reconciler.app.memory import freeze, map_large_blocks
-from reconciler.app.telemetry import MetricsEndpoint, open_telemetry
+from reconciler.app.telemetry import MetricsEndpoint, Telemetry, open_telemetry
 from reconciler.clock import EpochTime, SystemClock, format_utc
 from reconciler.controller.compose import compose
 from reconciler.controller.ports import IssuerPort, Ports
@@ -259,6 +259,23 @@ def issuer(clock: SystemClock) -> Any:
     return ask
 
 
+def ports(sessions: int, cluster: Cluster, clock: SystemClock, telemetry: Telemetry) -> Ports:
+    """Return the ports of a leader, all of them to peers that are played in this process."""
+    return Ports(
+        kube=cluster,
+        tokens=IssuerPort(issuer(clock)),
+        secret="obviously-fake-client-secret",
+        connect_platform=lambda *, bearer, breaker: Platform(sessions, breaker),
+        issuer_time=IssuerTime(clock),
+        clock=clock,
+        random=Random(7),
+        fence=AlwaysOpenFence("replica-0"),
+        leadership=NoElection(),
+        tracer=telemetry.tracer,
+        observers=telemetry.observers,
+    )
+
+
 def rss_mib() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / MIB
@@ -348,20 +365,8 @@ async def _first_start(sessions: int, steps: Steps, *, trace: bool) -> dict[str,
             freeze()
             synced.set()
 
-        ports = Ports(
-            kube=cluster,
-            tokens=IssuerPort(issuer(clock)),
-            secret="obviously-fake-client-secret",
-            connect_platform=lambda *, bearer, breaker: Platform(sessions, breaker),
-            issuer_time=IssuerTime(clock),
-            clock=clock,
-            random=Random(7),
-            fence=AlwaysOpenFence("replica-0"),
-            leadership=NoElection(),
-            tracer=telemetry.tracer,
-            observers=telemetry.observers,
-        )
-        controller = compose(ports, ControllerConfig(names=NAMES, on_synced=on_synced))
+        config = ControllerConfig(names=NAMES, on_synced=on_synced)
+        controller = compose(ports(sessions, cluster, clock, telemetry), config)
         metrics = MetricsEndpoint(
             telemetry.metrics_registry,
             controller.status_collector,

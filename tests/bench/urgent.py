@@ -2,9 +2,9 @@
 
 The whole controller runs in one process over generated objects, as in `tests.bench.memory`. Its
 watch of pods never runs dry: each read has a chunk of events at once, as from a server that is
-ahead. Meanwhile another writer overwrites one Secret after another. The wait, from the Secret's
-event to the PATCH, is CPU of the event loop's thread: all that the loop did in between. Other
-processes on the same cores do not count, and neither do the peers that are played here.
+ahead. At the same time another writer overwrites one Secret after another. The wait, from the
+Secret's event to the PATCH, is CPU of the event loop's thread: all that the loop did in between.
+Other processes on the same cores do not count, and neither do the peers that are played here.
 """
 
 import argparse
@@ -22,14 +22,11 @@ from reconciler.app.memory import freeze, map_large_blocks
 from reconciler.app.telemetry import open_telemetry
 from reconciler.clock import EpochTime, SystemClock, format_utc
 from reconciler.controller.compose import compose
-from reconciler.controller.ports import IssuerPort, Ports
 from reconciler.controller.runtime import ControllerConfig
 from reconciler.kube.api import ApiResource, Event, ListOptions
-from reconciler.leadership.api import AlwaysOpenFence, NoElection
 from reconciler.telemetry.log_setup import configure_logs
-from reconciler.tokens.issuer_time import IssuerTime
 from tests.bench.figures import quantile
-from tests.bench.memory import NAMES, PEERS, Cluster, Platform, issuer, partial
+from tests.bench.memory import NAMES, PEERS, Cluster, partial, ports
 
 T = TypeVar("T")
 
@@ -123,21 +120,9 @@ def _own_cpu_s() -> float:
 async def _measure(sessions: int, urgent: int) -> dict[str, float]:
     clock, cluster = SystemClock(), StormCluster(sessions)
     async with open_telemetry(clock, replica="replica-0") as telemetry:
-        ports = Ports(
-            kube=cluster,
-            tokens=IssuerPort(issuer(clock)),
-            secret="obviously-fake-client-secret",
-            connect_platform=lambda *, bearer, breaker: Platform(sessions, breaker),
-            issuer_time=IssuerTime(clock),
-            clock=clock,
-            random=Random(7),
-            fence=AlwaysOpenFence("replica-0"),
-            leadership=NoElection(),
-            tracer=telemetry.tracer,
-            observers=telemetry.observers,
-        )
         config = ControllerConfig(names=NAMES, on_synced=freeze, touch=False)
-        controller, stop = compose(ports, config), asyncio.Event()
+        controller = compose(ports(sessions, cluster, clock, telemetry), config)
+        stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(controller.run(stop))
             await controller.startup.finished.wait()
