@@ -4,8 +4,6 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,22 +13,9 @@ from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.naming import Names
 from tests.commands import command
-from tests.lab.operator_lab import TTL_S, Lab, open_lab
-from tests.lab.warm_start import warm_start
+from tests.lab.operator_lab import TTL_S, Lab
 
 NAMES = Names()
-
-
-@pytest.fixture(scope="module")
-def start() -> Iterator[list[str]]:
-    with warm_start() as words:
-        yield words
-
-
-@pytest.fixture
-async def lab(tmp_path: Path, start: list[str]) -> AsyncIterator[Lab]:
-    async with open_lab(tmp_path, start=start) as opened:
-        yield opened
 
 
 async def test_status_shows_the_next_to_expire_first_in_plain_columns(lab: Lab) -> None:

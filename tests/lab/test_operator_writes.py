@@ -1,8 +1,6 @@
 """`refresh`, `pause` and `resume` as processes against the lab's API server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,23 +9,10 @@ from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.rbac import Rule, User
 from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.naming import Names
-from tests.lab.operator_lab import WRITER, Lab, open_lab
-from tests.lab.warm_start import warm_start
+from tests.lab.operator_lab import WRITER, Lab
 from tests.unit.controller.build import pod, secret
 
 NAMES = Names()
-
-
-@pytest.fixture(scope="module")
-def start() -> Iterator[list[str]]:
-    with warm_start() as words:
-        yield words
-
-
-@pytest.fixture
-async def lab(tmp_path: Path, start: list[str]) -> AsyncIterator[Lab]:
-    async with open_lab(tmp_path, start=start) as opened:
-        yield opened
 
 
 async def test_refresh_sets_a_new_instant_each_time(lab: Lab) -> None:
