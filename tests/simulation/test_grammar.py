@@ -311,6 +311,11 @@ FOUND = {
         Conditions(ttl_s=3600.0, sends_date=False, cached_s=1013.8128102864847),
         "issuer-clock-step@1593.051+0.5*0.982641",
     ),
+    "a step back by lives, which a cache hides until after the end": Found(
+        Conditions(ttl_s=3600.0, sends_date=False, cached_s=1067.0),
+        "issuer-clock-step@1674.957+0.5*0.746447",
+        replicas=3,
+    ),
     "a replica whose first token is cached, while expires_in is false": Found(
         Conditions(sends_date=False, touch=False, cached_s=200.43415699599305),
         "issuer-wrong-expires-in@381.826+325.466*0.892756 rollout@412.48+9.77*0.625035",

@@ -92,6 +92,16 @@ class VirtualIssuer:
         """Whether no client gets a token."""
         return self.unreachable or self.refusing or self.corrupt or self.slow_s >= TIMEOUT_S
 
+    @property
+    def oldest_s(self) -> float:
+        """The most that a token is old when it comes."""
+        return max(self.cached_s, self.behind_s)
+
+    @property
+    def shortest_life_s(self) -> float:
+        """The shorter of the lives of the token that it returned last, and of the next one."""
+        return min(self.life_s(self._cached), self.ttl_s)
+
     def now_s(self) -> EpochTime:
         """Return the time of the issuer and of every validator, epoch seconds."""
         return self._clock.wall() + self.step_s

@@ -329,6 +329,19 @@ class TruthChecker:
         """
         self._steps_back.append((until_at, by_s))
 
+    def may_refuse_tokens(self) -> bool:
+        """Return whether the issuer's tokens may look expired by a step back not proven yet.
+
+        A replica has one token from after the step, or two, which a cache returns again and again.
+        One node whose clock is behind, while the cache holds its token, sends the same answers: its
+        tokens have expired for every validator. So no controller can accept a token that by the
+        earlier time has expired, and to refuse one costs nothing after a step back: tokens from
+        before it are valid for longer.
+        """
+        now_at, issuer = Instant(asyncio.get_running_loop().time()), self._issuer
+        back_s = sum(by_s for until_at, by_s in self._steps_back if now_at < until_at)
+        return back_s > 0.0 and back_s + issuer.oldest_s >= issuer.shortest_life_s
+
     def nodes_differ(self, off_s: float, *, until_at: Instant) -> None:
         """Record that one of the issuer's nodes has another clock.
 
@@ -516,7 +529,8 @@ class TruthChecker:
         noticed_at = (
             max(self._changed_at, replica.started_at) + REQUEST_DUE * issuer.ttl_s + NOTICED_S
         )
-        is_wrong = unhealthy != issuer.is_failing and replica.asks_issuer
+        is_unproven = unhealthy and self.may_refuse_tokens()
+        is_wrong = unhealthy != issuer.is_failing and replica.asks_issuer and not is_unproven
         if is_wrong and now_at > noticed_at:
             called = "unhealthy that gives tokens" if unhealthy else "healthy that gives none"
             self._event_log.add_violation(STATUS_IS_TRUE, f"{replica.me} calls an issuer {called}")

@@ -561,7 +561,11 @@ class World:
         if not self._is_served():
             return
         for replica in self.replicas.values():
-            self.settled.check_replica(replica, sessions=len(self.scenario.sessions))
+            self.settled.check_replica(
+                replica,
+                sessions=len(self.scenario.sessions),
+                may_refuse_tokens=self.truth.may_refuse_tokens(),
+            )
         if (leader := self.leader()) is None:
             self.event_log.add_violation(PROGRESS, "no replica leads after the last move")
         elif not self.issuer.step_s:
