@@ -268,6 +268,11 @@ class Found(NamedTuple):
 
 
 FOUND = {
+    "an expiry that is edited after its writer has lost the Lease and taken it again": Found(
+        Conditions(ttl_s=300.0, touch=False, propagation_s=30.0),
+        "api-restart@94.68+9.912*0.139327 forge-annotations@142.376+13.861*0.21735",
+        seed=2,
+    ),
     "shorter tokens at a step ahead of the issuer's clock": Found(
         Conditions(sends_date=False),
         "issuer-short-ttl@438.638+147.536*0.989641 issuer-clock-step@438.638+0.554*0.590055",

@@ -74,6 +74,7 @@ class SessionStateReader:
         self._startup_mode = config.startup
         self.run_times = RunTimes()
         self.records = WriteRecords()
+        self._records_term = ""
         self.denials = Denials()
         self._pods = stores.pods
         self._secrets = stores.secrets
@@ -128,9 +129,15 @@ class SessionStateReader:
         return self.startup != "none"
 
     def begin_term(self) -> None:
-        """Plan as the leader: tokens that others wrote until now are due at the startup resync."""
+        """Plan as the leader: tokens that others wrote until now are due at the startup resync.
+
+        A replica that loses its Lease and takes it again before any other has the same term. Its
+        records go on: the resync finds what it wrote in this term, and writes none of it again.
+        """
         self.startup = self._startup_mode
-        self.records.clear()
+        if self._fence.term != self._records_term:
+            self.records.clear()
+        self._records_term = self._fence.term
         self.term_began_at = self._clock.monotonic()
         self._awaits_session_list = True
         self._context = None

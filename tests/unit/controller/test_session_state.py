@@ -34,6 +34,9 @@ def test_records_of_writes_end_with_their_term() -> None:
             sessions = world.controller.sessions
             assert len(sessions.records) == 1
             sessions.begin_term()
+            assert len(sessions.records) == 1  # no other replica has led since
+            world.fence.term = "replica-0/3"
+            sessions.begin_term()
             assert len(sessions.records) == 0
 
     simulate(scenario)
