@@ -118,6 +118,8 @@ def test_a_write_whose_own_token_shows_a_step_is_planned_again_and_touches_its_p
             await asyncio.sleep(5)
             assert world.remaining_s(session) > 800
             assert len(world.pod_writes()) > touches
+        # Planned by the former time it would be "requested", and wait behind all that is expiring.
+        assert world.events("runner_token_refreshed")[-1]["reason"] == "expiring"
 
     simulate(scenario)
 
