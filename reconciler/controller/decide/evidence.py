@@ -19,6 +19,7 @@ from reconciler.clock import LONG_AGO, EpochTime, Instant, format_utc_millis
 from reconciler.errors import KubeError, NotLeaderError
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
+from reconciler.tokens.token import Token
 
 CLOCK_TOLERANCE_S = 2.0
 """Times of `managedFields` that are closer than this have no known order: they are whole seconds,
@@ -180,14 +181,14 @@ class WriteRecord(msgspec.Struct, frozen=True):
     """Our last write of a session's Secret.
 
     Args:
-        sent: `token-refreshed-at` and `token-refreshed-by` as they were sent; empty once `content`
-            has them.
+        sent: The annotations as they were sent; empty once `content` has them.
         evidence: Everything that the decision used.
         expires_s: Expiry of the written token (epoch, issuer's time); infinite for none.
         min_gain_s: Least gain in expiry of a token that is worth the next write.
         written_at: When it was sent, monotonic.
         response: None while the response is outstanding, or lost.
-        content: The annotations in the response; None while it is outstanding, or lost.
+        content: The annotations in the response; None while it is outstanding, or lost. Of a write
+            that the watch alone has shown, those that were sent: the watch may skip versions.
         previous: The write before, which may be the last applied one while this one's response is
             outstanding or lost.
     """
@@ -201,6 +202,11 @@ class WriteRecord(msgspec.Struct, frozen=True):
     response: WriteResponse | None = None
     content: Content | None = None
     previous: "WriteRecord | None" = None
+
+    @property
+    def written(self) -> Content:
+        """The annotations of this write, as far as they are known; empty for none."""
+        return self.sent if self.content is None else self.content
 
     def following(self, before: "WriteRecord | None") -> "WriteRecord":
         """Return this write, sent after another; `MAX_UNANSWERED` earlier ones are kept."""
@@ -244,17 +250,22 @@ def new_record(
     life: TokenLife,
     evidence: Evidence,
     *,
-    token_s: EpochTime | None,
+    token: Token | None,
+    now_s: EpochTime,
     now_at: Instant,
 ) -> WriteRecord:
     """Return the record of a write.
 
     Args:
         life: Of the token in the Secret after it.
-        token_s: When the token is written (epoch, issuer's time); None for annotations alone:
-            without a response nothing shows such a write, and its requests would come again.
+        token: The written one; None for annotations alone: without a response nothing shows such a
+            write, and its requests would come again.
+        now_s: When it is written (epoch, issuer's time).
     """
-    sent = () if token_s is None else (format_utc_millis(token_s), evidence.term)
+    sent: Content = ()
+    if token is not None:
+        at = format_utc_millis(now_s)
+        sent = (at, evidence.term, token.issued_text, token.expires_text)
     return WriteRecord(secret.uid, sent, evidence, *life, now_at)
 
 
@@ -293,15 +304,15 @@ def is_unchanged(record: WriteRecord, secret: ObjectMeta, owner: Owner) -> bool:
 
 
 def last_applied(record: WriteRecord | None, secret: ObjectMeta | None) -> WriteRecord | None:
-    """Return the last remembered write that a Secret shows.
+    """Return the last remembered write that a Secret names.
 
-    If it shows none, the last one with a response, else the last.
+    If it names none, the last one with a response, else the last.
     """
     if secret is None:
         return _last_answered(record)
     seen = record
     while seen is not None:
-        if shows(secret, seen):
+        if is_named(secret, seen):
             return seen
         seen = seen.previous
     return _last_answered(record)
@@ -316,25 +327,27 @@ def _last_answered(record: WriteRecord | None) -> WriteRecord | None:
 
 def shows(secret: ObjectMeta, record: WriteRecord) -> bool:
     """Return whether a Secret's annotations are those of a write."""
-    content = content_of(secret)
-    return content[:2] == record.sent if record.content is None else content == record.content
+    return content_of(secret) == record.written
+
+
+def is_named(secret: ObjectMeta, record: WriteRecord) -> bool:
+    """Return whether a Secret names a write as its last one; the rest may be edited since."""
+    return content_of(secret)[:2] == record.written[:2]
 
 
 def is_edited(record: WriteRecord, secret: ObjectMeta) -> bool:
     """Return whether a Secret names our last write, and another life of its token.
 
-    Another writer has edited the expiry: each write of ours names its own instant. Of a write whose
-    response is outstanding or lost, and of another replica's, nothing says what it wrote.
+    Another writer has edited the expiry: each write of ours names its own instant. Of another
+    replica's write nothing says what it wrote.
     """
-    if record.content is None or record.uid != secret.uid:
-        return False
-    content = content_of(secret)
-    return content[:2] == record.content[:2] and content != record.content
+    is_ours = record.uid == secret.uid and is_named(secret, record)
+    return is_ours and not shows(secret, record)
 
 
 def is_unanswered(record: WriteRecord | None, secret: ObjectMeta) -> bool:
-    """Return whether a Secret shows our last write, whose response is outstanding or lost."""
-    return record is not None and record.response is None and shows(secret, record)
+    """Return whether a Secret names our last write, whose response is outstanding or lost."""
+    return record is not None and record.response is None and is_named(secret, record)
 
 
 def undone(record: WriteRecord | None, secret: ObjectMeta | None, owner: Owner) -> Undone:
@@ -392,7 +405,7 @@ class WriteRecords:
             yield
         except (KubeError, NotLeaderError) as error:
             if (seen := self._seen[key]) is not None:
-                self.answered(key, seen[0], now_at=seen[1])
+                self._seen_applied(key, seen[0], now_at=seen[1])
             elif isinstance(error, NotLeaderError) or 400 <= error.status < 500:
                 self.forget(key)
                 if before is not None:
@@ -416,6 +429,12 @@ class WriteRecords:
         """Remember what the response to the last write of a session shows."""
         if (record := self.get(key)) is not None:  # else the term has ended
             self._keep(key, record.record_response(secret, now_at=now_at))
+
+    def _seen_applied(self, key: SessionKey, secret: ObjectMeta, *, now_at: Instant) -> None:
+        """Remember a write that the watch alone has shown, perhaps with another's edit."""
+        if (record := self.get(key)) is not None:
+            shown = record.record_response(secret, now_at=now_at)
+            self._keep(key, replace(shown, content=record.sent))
 
     def created(
         self, key: SessionKey, record: WriteRecord, secret: ObjectMeta, *, now_at: Instant

@@ -256,7 +256,9 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
     reason, priority = found
     if state.confirmation is not Confirmation.YES:
         return _unconfirmed(state, context, now_s, annotations)
-    is_known = response is not None and response.uid == state.secret.uid
+    is_known = annotations.problem == "expiry_edited" or (
+        response is not None and response.uid == state.secret.uid
+    )
     if record is not None and is_known and annotations.is_ours and annotations.problem:
         # Our write shows what the annotations do not.
         readable = readable._replace(until_s=record.expires_s)

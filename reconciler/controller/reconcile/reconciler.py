@@ -296,7 +296,8 @@ class SessionActions:
             secret,
             life or life_of(ends_s, ttl_s=left_s, remaining_s=left_s),
             self._evidence(handled),
-            token_s=None if token is None else now_s,
+            token=token,
+            now_s=now_s,
             now_at=now_at,
         )
         what = "" if token is None else _undone(state, plan)
@@ -381,7 +382,8 @@ class SessionActions:
             created = await self._writer.create(key, pod, token, now_s=now_s)
         now_at = self._clock.monotonic()
         life = _life_of(token, now_at)
-        record = new_record(created.secret, life, self._evidence(()), token_s=now_s, now_at=now_at)
+        evidence = self._evidence(())
+        record = new_record(created.secret, life, evidence, token=token, now_s=now_s, now_at=now_at)
         self._records.created(key, record, created.secret, now_at=now_at)
         run.wrote = run.accepted = run.created = True
         self._stats.created_total += 1

@@ -13,7 +13,7 @@ from reconciler.controller.decide.annotations import (
     parse_annotations,
     pending_requests,
 )
-from reconciler.controller.decide.evidence import Evidence, WriteRecord, owner_of
+from reconciler.controller.decide.evidence import Evidence, WriteRecord, content_of, owner_of
 from reconciler.controller.decide.refresh_plan import (
     LIST_WAIT_S,
     LOOKUPS_PER_S,
@@ -118,14 +118,17 @@ def test_an_expiry_that_another_client_has_edited_is_due_now(life_s: float) -> N
             NAMES.expires_at: format_utc(NOW_S + life_s),
         },
     )
-    sent = (format_utc_millis(NOW_S - 300), TERM)
+    sent = content_of(ours)
     record = WriteRecord("secret-uid", sent, Evidence(TERM), NOW_S + 600, 72.0, Instant(100))
     answered = record.record_response(ours, now_at=Instant(100.1))
-    found = decide(replace(session_state(secret=edited), record=answered))
-    assert (found.action, found.reason, found.touch) == (Action.WRITE, "expiry_edited", False)
-    assert found.slack_s == 510.0
+    for ours_known in (answered, record):  # with its answer, and where that is lost
+        found = decide(replace(session_state(secret=edited), record=ours_known))
+        assert (found.action, found.reason, found.touch) == (Action.WRITE, "expiry_edited", False)
+        assert found.slack_s == 510.0
+    unedited = decide(replace(session_state(secret=ours), record=record))
+    assert unedited.reason != "expiry_edited"
     of_another = secret(age_s=20.0, by="replica-1/7")
-    for held, known in ((edited, None), (edited, record), (of_another, answered)):
+    for held, known in ((edited, None), (of_another, answered), (of_another, record)):
         assert decide(replace(session_state(secret=held), record=known)).reason != "expiry_edited"
 
 
@@ -291,7 +294,7 @@ def test_a_write_that_the_secret_does_not_show_put_no_replacing_token_there(
     is_answered: bool,
 ) -> None:
     before, after = (secret(age_s=None, annotations=static(age_s)) for age_s in (20, 0))
-    sent = (format_utc_millis(NOW_S), TERM)
+    sent = content_of(after)
     evidence = Evidence(TERM, generation=1)
     record = WriteRecord("secret-uid", sent, evidence, NEVER, math.inf, Instant(100))
     if is_answered:

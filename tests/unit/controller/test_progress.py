@@ -1,6 +1,7 @@
 """What is remembered of our writes, and what it keeps from being written again."""
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from reconciler.controller.decide.evidence import (
     TokenLife,
     WriteRecord,
     WriteRecords,
+    is_edited,
     is_unanswered,
     last_applied,
     life_of,
@@ -26,6 +28,7 @@ from reconciler.controller.decide.evidence import (
     undone,
     wait_s,
 )
+from reconciler.errors import Conflict
 from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import KEY, NAMES, NOW_S, TERM, secret
 
@@ -43,7 +46,7 @@ def sent(
     at: str, *, expires_s: EpochTime = NOW_S + 900, evidence: Evidence = EVIDENCE
 ) -> WriteRecord:
     life = life_of(expires_s, ttl_s=900.0, remaining_s=900.0)
-    return WriteRecord("secret-uid", (at, TERM), evidence, *life, Instant(100))
+    return WriteRecord("secret-uid", (at, TERM, None, None), evidence, *life, Instant(100))
 
 
 def answered(at: str, **changes: Any) -> WriteRecord:
@@ -113,7 +116,9 @@ def test_a_token_gains_by_the_shorter_of_both_lives() -> None:
     assert ask(record, written("a"), LATER) > 0
     assert ask(record, written("a"), TokenLife(LATER.expires_s, 1.0)) == 0
     assert ask(record, written("a"), None) == math.inf
-    endless = WriteRecord("secret-uid", ("a", TERM), EVIDENCE, NEVER, math.inf, Instant(100))
+    endless = WriteRecord(
+        "secret-uid", ("a", TERM, None, None), EVIDENCE, NEVER, math.inf, Instant(100)
+    )
     assert ask(endless, written("a"), TokenLife(NEVER, math.inf)) == math.inf
 
 
@@ -210,3 +215,21 @@ def test_the_event_of_a_write_is_known_only_while_its_response_is_outstanding() 
     assert not is_unanswered(sent("a"), written("b"))
     assert not is_unanswered(answered("a"), event)
     assert not is_unanswered(None, event)
+
+
+def test_an_edit_that_the_watch_shows_before_the_answer_is_none_of_ours() -> None:
+    records = WriteRecords()
+    annotations = {
+        NAMES.refreshed_at: "a",
+        NAMES.refreshed_by: TERM,
+        NAMES.expires_at: "2030-01-01T00:00:00Z",
+    }
+    edited = secret(age_s=None, annotations=annotations, version="21")
+    with suppress(Conflict), records.sending(KEY, sent("a")):
+        records.record_seen(edited, now_at=Instant(100.1))
+        raise Conflict("the request was repeated", status=409)
+    record = records.get(KEY)
+    assert record is not None
+    assert record.response is not None
+    assert is_edited(record, edited)
+    assert not is_edited(record, written("a"))

@@ -268,6 +268,33 @@ def test_who_edits_the_expiry_each_time_is_a_competing_writer(life_s: float) -> 
     simulate(scenario)
 
 
+def test_an_expiry_is_not_believed_that_is_edited_after_a_write_whose_answer_is_lost() -> None:
+    """The watch is lost with the answer: it shows the write after its run has failed."""
+
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        lose_answers(world)
+
+        def drop(commit: Commit) -> None:
+            if commit.caller == US and commit.kind is SECRETS:
+                world.faults.drop_watches()
+
+        def edit() -> None:
+            now_s = world.issuer.now_s()
+            edited = {NAMES.issued_at: format_utc(now_s), NAMES.expires_at: format_utc(now_s + 890)}
+            change(world, "2Ab0", {"metadata": {"annotations": edited}})
+
+        world.core.on_commit.append(drop)
+        async with running(world):
+            for _ in range(40):
+                await asyncio.sleep(30)
+                edit()
+                assert world.remaining_s("2Ab0") > 90
+            assert len(world.secret_writes()) <= 2 * 40
+
+    simulate(scenario)
+
+
 def test_who_deletes_the_secret_each_time_is_a_competing_writer() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")

@@ -385,14 +385,19 @@ class Agent:
         return Instant(float(self.server.now_s))
 
     def send(self, meta: ObjectMeta, token: Token, evidence: Evidence, life: TokenLife) -> Write:
-        sent = (format_utc_millis(self.now_s), self.term)
-        record = WriteRecord(meta.uid, sent, evidence, *life, self.monotonic())
         endless = math.isinf(token.expires_s)
+        sent = (
+            format_utc_millis(self.now_s),
+            self.term,
+            None if endless else format_utc(token.issued_s),
+            None if endless else format_utc(token.expires_s),
+        )
+        record = WriteRecord(meta.uid, sent, evidence, *life, self.monotonic())
         annotations: dict[str, str | None] = {
             NAMES.refreshed_at: sent[0],
             NAMES.refreshed_by: sent[1],
-            NAMES.issued_at: None if endless else format_utc(token.issued_s),
-            NAMES.expires_at: None if endless else format_utc(token.expires_s),
+            NAMES.issued_at: sent[2],
+            NAMES.expires_at: sent[3],
             NAMES.handled_requests: ",".join(sorted(evidence.requests)) or None,
         }
         if not evidence.requests and NAMES.handled_requests in self.seen.annotations:
